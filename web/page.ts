@@ -1,0 +1,128 @@
+// The page: fetches the image, boots it, connects it with the engine's worker and with the panes. It holds no model and
+// no Smalltalk: what a tool shows comes from the image as a tree of parts, what a person does goes back as events.
+
+import type { Attachment, HostMessage } from "../js_bridge/host/neuroscope_host.ts";
+import { Machine } from "../hosts/machine.ts";
+import { EngineWorker } from "./engine_worker.ts";
+import { fetchImage } from "./image.ts";
+import { Panes } from "./panes.ts";
+import { progress, type Progress } from "./progress.ts";
+import { transcript } from "./views/transcript.ts";
+import type { Part } from "./views/view.ts";
+import { workspace, type Evaluation, type Outcome } from "./views/workspace.ts";
+
+/** What the site's builder writes into the page. URLs are relative to the page, so that any path serves. */
+interface PageConfig {
+  readonly image: string;
+  readonly engine: string;
+  readonly kernels: string;
+  /** Bundle id to folder URL. */
+  readonly bundles: Record<string, string>;
+  readonly model: string;
+  readonly sentence: string;
+  readonly workspace: string;
+}
+
+async function main(): Promise<void> {
+  const config = JSON.parse(byId("neuroscope-config").textContent ?? "{}") as PageConfig;
+  const parameters = new URLSearchParams(location.search);
+  const log = transcript(byId("transcript"));
+  const status = byId("status");
+  const panes = new Panes(byId("tools"), (tool, part, value) => machine.post({ kind: "event", tool, part, value }));
+  const decoder = new TextDecoder();
+  const evaluations = new Map<number, (outcome: Outcome) => void>();
+  let lastEvaluation = 0;
+  let loading: Progress | null = null;
+
+  const image = await fetchImage(config.image, status);
+  const engine = new EngineWorker({
+    url: config.engine,
+    kernels: config.kernels,
+    bundles: config.bundles,
+    backend: parameters.get("backend") ?? "auto",
+    without: (parameters.get("without") ?? "").split(",").filter((name) => name !== ""),
+    receive: (message, attachments) => {
+      showProgress(message);
+      machine.post(message, attachments);
+    },
+  });
+  const machine = new Machine({
+    image,
+    imageName: config.image,
+    start: { kind: "start", mode: "page", model: config.model, sentence: config.sentence },
+    write: (text, file) => log.append(decoder.decode(text), file === 2),
+    receive,
+    quit: () => showError("The image has quit. Reload the page to start it again.", ""),
+    log: (text) => console.info(text),
+  });
+
+  function receive(message: HostMessage, attachments: Attachment[]): void {
+    switch (message.kind) {
+      case "view":
+        panes.show(message["tool"] as number, message["class"] as string, message["title"] as string, message["view"] as Part);
+        performance.mark(`neuroscope-view-${String(message["class"])}`);
+        break;
+      case "evaluated": {
+        const settle = evaluations.get(message["evaluation"] as number);
+        evaluations.delete(message["evaluation"] as number);
+        performance.mark("neuroscope-evaluated");
+        settle?.(message as unknown as Outcome);
+        break;
+      }
+      case "ready":
+        document.body.dataset["image"] = "ready";
+        performance.mark("neuroscope-ready");
+        break;
+      case "problem":
+        showError(String(message["error"]), String(message["stack"]));
+        break;
+      default:
+        engine.post(message, attachments);
+    }
+  }
+
+  function evaluate({ source, mode }: Evaluation): Promise<Outcome> {
+    const evaluation = ++lastEvaluation;
+    machine.post({ kind: "evaluate", evaluation, source, mode });
+    return new Promise((resolve) => evaluations.set(evaluation, resolve));
+  }
+
+  function showProgress(message: HostMessage): void {
+    if (message.kind === "progress") {
+      loading ??= progress(status, "Weights");
+      loading.update(message["bytesLoaded"] as number, message["bytesTotal"] as number);
+    } else if (message.kind === "loaded" || message.kind === "failed") {
+      loading?.done();
+      loading = null;
+    }
+  }
+
+  function showError(error: string, stack: string): void {
+    panes.showError(error, stack);
+  }
+
+  const editor = workspace(byId("workspace"), config.workspace, evaluate, showError);
+  for (const mode of ["do", "print", "inspect"] as const) {
+    byId(`${mode}-it`).addEventListener("click", () => {
+      editor.run(mode);
+      editor.focus();
+    });
+  }
+  byId("clear-transcript").addEventListener("click", () => log.clear());
+  machine.run();
+}
+
+function byId(id: string): HTMLElement {
+  const element = document.getElementById(id);
+  if (!element) throw new Error(`The page has no element #${id}; build the site again with \`neuroscope site\`.`);
+  return element;
+}
+
+main().catch((error: unknown) => {
+  const status = document.getElementById("status") ?? document.body;
+  const box = document.createElement("p");
+  box.className = "error";
+  box.setAttribute("role", "alert");
+  box.textContent = error instanceof Error ? error.message : String(error);
+  status.append(box);
+});

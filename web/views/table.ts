@@ -1,0 +1,64 @@
+// Rows of text and numbers, with a way to take them along as CSV or JSON. A click on a row, or Enter, sends its index.
+
+import { saveButtons } from "./save.ts";
+import { tokenLabel } from "./token_label.ts";
+import type { TablePart, ViewFunction } from "./view.ts";
+
+export const table: ViewFunction<TablePart> = (element, data, emit) => {
+  const document = element.ownerDocument;
+  const figure = document.createElement("figure");
+  const caption = document.createElement("figcaption");
+  const grid = document.createElement("table");
+  grid.className = "data";
+  let current = data;
+  figure.append(caption, grid, saveButtons(document, {
+    CSV: () => ({ name: "table.csv", type: "text/csv", content: toCsv(current) }),
+    JSON: () => ({ name: "table.json", type: "application/json", content: toJson(current) }),
+  }));
+  element.append(figure);
+
+  const update = (next: TablePart): void => {
+    current = next;
+    caption.textContent = next.title;
+    const head = document.createElement("tr");
+    head.append(...next.columns.map((name) => {
+      const cell = document.createElement("th");
+      cell.scope = "col";
+      cell.textContent = name;
+      return cell;
+    }));
+    const rows = next.rows.map((row, index) => {
+      const line = document.createElement("tr");
+      line.tabIndex = 0;
+      line.addEventListener("click", () => emit(next.id, index));
+      line.addEventListener("keydown", (event) => {
+        if (event.key === "Enter") emit(next.id, index);
+      });
+      line.append(...row.map((value) => {
+        const cell = document.createElement("td");
+        cell.textContent = typeof value === "number" ? value.toFixed(4) : tokenLabel(value ?? "");
+        if (typeof value === "number") cell.className = "number";
+        return cell;
+      }));
+      return line;
+    });
+    grid.replaceChildren(head, ...rows);
+  };
+  update(data);
+  return { update, destroy: () => figure.remove() };
+};
+
+/** RFC 4180: every text quoted, quotes doubled, numbers in full. */
+function toCsv(data: TablePart): string {
+  const quote = (value: string | number | null): string =>
+    typeof value === "number" ? String(value) : `"${(value ?? "").replaceAll('"', '""')}"`;
+  return [data.columns, ...data.rows].map((row) => row.map(quote).join(",")).join("\r\n") + "\r\n";
+}
+
+function toJson(data: TablePart): string {
+  return JSON.stringify(
+    data.rows.map((row) => Object.fromEntries(data.columns.map((name, index) => [name, row[index] ?? null]))),
+    null,
+    1,
+  );
+}
