@@ -30,7 +30,7 @@ into nested sections; a jump's size is chosen when the code that it jumps over i
      (nil, true, false in that mode; EFFECT: nothing)
      EFFECT and T is no bytes:     c, jump if true over F, F
      else:                         c, jump if false over T and the jump, T, jump over F, F
-       where the jump over F is left out in the modes RETURN and BLOCK and when T is a block whose last statement is `^`.
+       where the jump over F is left out in the modes RETURN and BLOCK, and when T is a block that ends with `^`.
      T is always generated before F.
    The nil tests: x is the receiver for VALUE; v the parameter of the ifNotNil: block, if it has one.
      ifNil: [n], mode EFFECT:      x, 73, C6, then as above with T = n, F = nothing
@@ -112,7 +112,7 @@ into nested sections; a jump's size is chosen when the code that it jumps over i
    Body: its beginning, its statements as a sequence in mode BLOCK.
 
 8. Header. Number of literals (with the final two), numArgs, numTemps (slots of the method's frame), bit 16 if there is
-   a primitive, bit 17 if any frame (method or real block) needs more than 16 slots. What a frame needs is its slots plus
+   a primitive, bit 17 if any frame (method or real block) needs more than 16 slots. A frame needs its slots plus
    the greatest depth of its stack; after a return or jump the depth is what the other path has.
 
 9. Un-inlining. If a jump of an inlined send would exceed 1023 bytes (or 1024 backwards), the innermost such send, the

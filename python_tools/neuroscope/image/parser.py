@@ -205,6 +205,8 @@ class Parser:
         while self._at(";"):
             self._advance()
             messages.append(self._message())
+        if self._at(BINARY) or self._at("|") or self._at(KEYWORD) or self._at(IDENTIFIER):
+            raise self._unexpected("`;` or the end of the cascade; to send its result a message, put it in parentheses")
         return Cascade(first.start, messages[-1].stop, first.receiver, messages)
 
     def _message(self) -> Message:
