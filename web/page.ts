@@ -3,7 +3,7 @@
 
 import type { Attachment, HostMessage } from "../js_bridge/host/neuroscope_host.ts";
 import { Machine } from "../hosts/machine.ts";
-import { EngineWorker } from "./engine_worker.ts";
+import { EngineWorker } from "../js_bridge/host/engine_worker.ts";
 import { fetchImage } from "./image.ts";
 import { Panes } from "./panes.ts";
 import { progress, type Progress } from "./progress.ts";
