@@ -47,7 +47,7 @@ Operands = bytes  # the instruction itself, its opcode first
 @dataclass(frozen=True)
 class Bytecode:
     """A row of the table: opcodes `first` to `last`, `length` bytes each. `text` and `effect` (change of the stack's
-    depth when execution continues behind it) take the instruction's bytes; a return's `effect` is 0: nothing follows."""
+    depth when execution continues behind it) take the instruction's bytes; `effect` of a return is 0."""
 
     first: int
     last: int
