@@ -57,9 +57,8 @@ def build_image(
     image = write_image(heap)
     _write_atomically(output, image)
 
-    def size(*, sources: bool, tests: bool) -> int:
-        other = library if tests == with_tests else _read(source, packages, entry, tests, lenient)
-        return len(write_image(Bootstrap(other, with_sources=sources).heap(start)))
+    def size(library: Library, *, sources: bool) -> int:
+        return len(write_image(Bootstrap(library, with_sources=sources).heap(start)))
 
     has_tests = any(each.endswith(TESTS_SUFFIX) for each in library.packages)
     return ImageReport(
@@ -70,8 +69,8 @@ def build_image(
         symbols=len(bootstrap.symbols),
         objects=len(reachable(heap)),
         bytes=len(image),
-        bytes_without_sources=size(sources=False, tests=with_tests) if with_sources else len(image),
-        bytes_without_tests=size(sources=with_sources, tests=False) if has_tests else len(image),
+        bytes_without_sources=size(library, sources=False) if with_sources else len(image),
+        bytes_without_tests=size(library.without_tests(), sources=with_sources) if has_tests else len(image),
         problems=tuple(library.problems),
         warnings=tuple(library.warnings),
     )

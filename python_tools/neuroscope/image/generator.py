@@ -126,12 +126,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 
 from . import bytecodes as bc
 from .assembler import MAX_CLOSURE_BYTES, MAX_SLOT_INDEX, Assembler, JumpTooLong
 from .faults import LimitFault
+from .inlining import INLINED
 from .literals import IntegerLiteral, Literal, NamedPrimitiveLiteral
+from .mode import Mode
 from .nodes import (
     Assignment,
     Block,
@@ -147,7 +148,7 @@ from .nodes import (
     is_super,
 )
 from .parser import primitive_of
-from .scope import Analysis, CodeScope, InstanceVariable, LocalVariable, Slot, Vector, step_sign
+from .scope import Analysis, CodeScope, InstanceVariable, LocalVariable, Slot, Vector
 
 SMALL_FRAME = 16
 MAX_FRAME = 56
@@ -171,13 +172,6 @@ _PUSH_TO_RETURN = bc.RETURN_SELF - bc.PUSH_SELF
 _SMALL = {-1: bc.PUSH_MINUS_ONE, 0: bc.PUSH_ZERO, 1: bc.PUSH_ONE, 2: bc.PUSH_TWO}
 
 
-class Mode(Enum):
-    VALUE = "value"
-    EFFECT = "effect"
-    RETURN = "return"
-    BLOCK = "block"
-
-
 class Uninline(Exception):
     """An inlined send whose jump is too long; it must be compiled as a real send."""
 
@@ -199,9 +193,9 @@ class GeneratedCode:
 class Generator:
     def __init__(self, method: Method, analysis: Analysis) -> None:
         self._method = method
-        self._analysis = analysis
+        self.analysis = analysis
         self._scope: CodeScope = analysis.method_scope
-        self._asm = Assembler()
+        self.asm = Assembler()
         self._largest_frame = 0
 
     def generate(self) -> GeneratedCode:
@@ -214,7 +208,7 @@ class Generator:
             ) from None
 
     def _method_code(self) -> GeneratedCode:
-        method, scope, asm = self._method, self._scope, self._asm
+        method, scope, asm = self._method, self._scope, self.asm
         temporaries = len(scope.slots)
         self._check(len(method.parameters), MAX_ARGUMENTS, "arguments", method)
         self._check(temporaries, MAX_TEMPORARIES, "arguments and temporaries", method)
@@ -226,8 +220,8 @@ class Generator:
             self._new_vector(scope.vector)
             asm.store_temporary(scope.slots[scope.vector], pop=True)
         for each in method.statements:
-            self._emit(each, Mode.EFFECT)
-        if not self._ends_in_return(method.statements):
+            self.emit(each, Mode.EFFECT)
+        if not self.ends_in_return(method.statements):
             asm.return_constant(bc.RETURN_SELF)
         self._finish_frame(method)
         large = self._largest_frame > SMALL_FRAME
@@ -240,7 +234,7 @@ class Generator:
             if primitive is not None:
                 number, name = primitive
                 if name is not None:
-                    self._asm.literals.append(NamedPrimitiveLiteral(*name))
+                    self.asm.literals.append(NamedPrimitiveLiteral(*name))
                 return number
         return 0
 
@@ -270,129 +264,129 @@ class Generator:
             raise LimitFault(node.start, f"the {kind} has {count} {what}, at most {limit} are possible; split it")
 
     def _finish_frame(self, node: Method | Block) -> None:
-        self._check(self._asm.max_depth, MAX_FRAME, "frame slots (temporaries and stack)", node)
-        self._largest_frame = max(self._largest_frame, self._asm.max_depth)
+        self._check(self.asm.max_depth, MAX_FRAME, "frame slots (temporaries and stack)", node)
+        self._largest_frame = max(self._largest_frame, self.asm.max_depth)
 
     def _new_vector(self, vector: Vector) -> None:
         assert isinstance(self._scope.node, Method | Block)
         self._check(len(vector.variables), MAX_VECTOR, "captured variables", self._scope.node)
-        self._asm.push_new_array(len(vector.variables))
+        self.asm.push_new_array(len(vector.variables))
 
     def _slot(self, entry: Slot) -> int:
         return self._scope.slots[entry]
 
     # Statements and expressions
 
-    def _ends_in_return(self, statements: list[Statement]) -> bool:
+    def ends_in_return(self, statements: list[Statement]) -> bool:
         return bool(statements) and isinstance(statements[-1], Return)
 
     def _sequence(self, statements: list[Statement], mode: Mode) -> None:
         for each in statements[:-1]:
-            self._emit(each, Mode.EFFECT)
+            self.emit(each, Mode.EFFECT)
         if statements:
-            self._emit(statements[-1], mode)
+            self.emit(statements[-1], mode)
         else:
-            self._constant(bc.PUSH_NIL, mode)
+            self.constant(bc.PUSH_NIL, mode)
 
-    def _emit(self, node: Statement, mode: Mode) -> None:
-        before = self._asm.depth
+    def emit(self, node: Statement, mode: Mode) -> None:
+        before = self.asm.depth
         match node:
             case Return():
-                self._emit(node.value, Mode.RETURN)
+                self.emit(node.value, Mode.RETURN)
             case Variable():
                 self._variable(node, mode)
             case LiteralNode():
                 self._literal(node.value, mode)
             case Assignment():
-                self._emit(node.value, Mode.VALUE)
-                self._store(node.target, pop=mode is Mode.EFFECT)
+                self.emit(node.value, Mode.VALUE)
+                self.store(node.target, pop=mode is Mode.EFFECT)
                 if mode is not Mode.EFFECT:
-                    self._finish(mode)
+                    self.finish(mode)
             case Send():
                 self._send(node, mode)
             case Cascade():
                 self._cascade(node, mode)
             case Block():
                 self._real_block(node)
-                self._finish(mode)
+                self.finish(mode)
             case Brace():
                 self._brace(node)
-                self._finish(mode)
-        self._asm.depth = before + (mode is Mode.VALUE)
+                self.finish(mode)
+        self.asm.depth = before + (mode is Mode.VALUE)
 
-    def _value(self, node: Expression) -> None:
-        self._emit(node, Mode.VALUE)
+    def value(self, node: Expression) -> None:
+        self.emit(node, Mode.VALUE)
 
-    def _finish(self, mode: Mode) -> None:
+    def finish(self, mode: Mode) -> None:
         """What follows a value on the stack."""
         match mode:
             case Mode.EFFECT:
-                self._asm.pop()
+                self.asm.pop()
             case Mode.RETURN:
-                self._asm.return_top()
+                self.asm.return_top()
             case Mode.BLOCK:
-                self._asm.block_return()
+                self.asm.block_return()
             case Mode.VALUE:
                 pass
 
-    def _constant(self, push: int, mode: Mode) -> None:
+    def constant(self, push: int, mode: Mode) -> None:
         """self, true, false or nil."""
         if mode is Mode.RETURN:
-            self._asm.return_constant(push + _PUSH_TO_RETURN)
+            self.asm.return_constant(push + _PUSH_TO_RETURN)
         elif mode is not Mode.EFFECT:
-            self._asm.push_constant(push)
-            self._finish(mode)
+            self.asm.push_constant(push)
+            self.finish(mode)
 
     def _literal(self, value: Literal, mode: Mode) -> None:
         if mode is not Mode.EFFECT:
             if isinstance(value, IntegerLiteral) and value.value in _SMALL:
-                self._asm.push_constant(_SMALL[value.value])
+                self.asm.push_constant(_SMALL[value.value])
             else:
-                self._asm.push_literal(value)
-            self._finish(mode)
+                self.asm.push_literal(value)
+            self.finish(mode)
 
     def _variable(self, node: Variable, mode: Mode) -> None:
         if node.binding is None and node.name in _PSEUDO:
-            self._constant(_PSEUDO[node.name], mode)
+            self.constant(_PSEUDO[node.name], mode)
         elif mode is not Mode.EFFECT:
-            self._push_variable(node)
-            self._finish(mode)
+            self.push_variable(node)
+            self.finish(mode)
 
-    def _push_variable(self, node: Variable) -> None:
+    def push_variable(self, node: Variable) -> None:
         match node.binding:
             case None:
-                self._asm.push_this_context()
+                self.asm.push_this_context()
             case LocalVariable() as local:
-                self._push_local(local)
+                self.push_local(local)
             case InstanceVariable(index):
                 self._check_instance_variable(node, index)
-                self._asm.push_instance_variable(index)
+                self.asm.push_instance_variable(index)
             case binding:
-                self._asm.push_variable(binding)
+                self.asm.push_variable(binding)
 
-    def _push_local(self, local: LocalVariable) -> None:
+    def push_local(self, local: LocalVariable) -> None:
         if local.vector is None:
-            self._asm.push_temporary(self._slot(local))
+            self.asm.push_temporary(self._slot(local))
         else:
-            self._asm.push_remote(local.vector_index, self._slot(local.vector))
+            self.asm.push_remote(local.vector_index, self._slot(local.vector))
 
-    def _store(self, node: Variable, *, pop: bool) -> None:
+    def store(self, node: Variable, *, pop: bool) -> None:
         match node.binding:
             case LocalVariable() as local:
-                self._store_local(local, pop=pop)
+                self.store_local(local, pop=pop)
             case InstanceVariable(index):
                 self._check_instance_variable(node, index)
-                self._asm.store_instance_variable(index, pop=pop)
+                self.asm.store_instance_variable(index, pop=pop)
             case None:
                 raise AssertionError("a pseudo-variable was refused before")
             case binding:
-                self._asm.store_variable(binding, pop=pop)
+                self.asm.store_variable(binding, pop=pop)
 
-    def _store_local(self, local: LocalVariable, *, pop: bool) -> None:
+    def store_local(self, local: LocalVariable, *, pop: bool) -> None:
         if local.vector is None:
-            self._asm.store_temporary(self._slot(local), pop=pop)
+            self.asm.store_temporary(self._slot(local), pop=pop)
         else:
-            self._asm.store_remote(local.vector_index, self._slot(local.vector), pop=pop)
+            self.asm.store_remote(local.vector_index, self._slot(local.vector), pop=pop)
 
     def _check_instance_variable(self, node: Variable, index: int) -> None:
         if index > MAX_SLOT_INDEX:
@@ -402,12 +396,12 @@ class Generator:
 
     def _send(self, node: Send, mode: Mode) -> None:
         if node.inlining is None:
-            self._value(node.receiver)
+            self.value(node.receiver)
             self._message(node.selector, node.arguments, node.to_super, value_discarded=mode is Mode.EFFECT, node=node)
-            self._finish(mode)
+            self.finish(mode)
             return
         try:
-            _INLINED[node.selector](self, node, mode)
+            INLINED[node.selector](self, node, mode)
         except JumpTooLong:
             raise Uninline(node) from None
 
@@ -419,28 +413,28 @@ class Generator:
                 node.start, f"{len(arguments)} arguments in a message, at most {MAX_ARGUMENTS} are possible"
             )
         for each in arguments:
-            self._value(each)
+            self.value(each)
         if to_super:
-            self._asm.send_super(selector, len(arguments))
+            self.asm.send_super(selector, len(arguments))
         else:
-            self._asm.send(selector, len(arguments), value_discarded=value_discarded)
+            self.asm.send(selector, len(arguments), value_discarded=value_discarded)
 
     def _cascade(self, node: Cascade, mode: Mode) -> None:
         to_super = is_super(node.receiver)
-        self._value(node.receiver)
+        self.value(node.receiver)
         for message in node.messages[:-1]:
-            self._asm.duplicate()
+            self.asm.duplicate()
             self._message(message.selector, message.arguments, to_super, value_discarded=True, node=node)
-            self._asm.pop()
+            self.asm.pop()
         last = node.messages[-1]
         self._message(last.selector, last.arguments, to_super, value_discarded=mode is Mode.EFFECT, node=node)
-        self._finish(mode)
+        self.finish(mode)
 
     def _brace(self, node: Brace) -> None:
-        asm, size = self._asm, len(node.elements)
+        asm, size = self.asm, len(node.elements)
         if size <= MAX_BRACE_ON_STACK:
             for each in node.elements:
-                self._value(each)
+                self.value(each)
             asm.pop_into_new_array(size)
             return
         asm.push_array_class()
@@ -449,7 +443,7 @@ class Generator:
         for index, each in enumerate(node.elements, 1):
             asm.duplicate()
             self._literal(IntegerLiteral(index), Mode.VALUE)
-            self._value(each)
+            self.value(each)
             asm.send("at:put:", 2, value_discarded=True)
             asm.pop()
 
@@ -462,13 +456,13 @@ class Generator:
         self._check(len(scope.copied), MAX_COPIED, "variables copied from outside", block)
         self._check(len(scope.slots), MAX_TEMPORARIES, "arguments, copied values and temporaries", block)
         for each in scope.copied:
-            self._asm.push_temporary(self._slot(each))
-        body = self._asm.section(lambda: self._block_body(block, scope))
+            self.asm.push_temporary(self._slot(each))
+        body = self.asm.section(lambda: self._block_body(block, scope))
         self._check(len(body), MAX_CLOSURE_BYTES, "bytes of code", block)
-        self._asm.push_closure(len(scope.parameters), len(scope.copied), body)
+        self.asm.push_closure(len(scope.parameters), len(scope.copied), body)
 
     def _block_body(self, block: Block, scope: CodeScope) -> None:
-        asm = self._asm
+        asm = self.asm
         saved = self._scope, asm.depth, asm.max_depth
         self._scope = scope
         asm.depth = asm.max_depth = len(scope.parameters) + len(scope.copied)
@@ -480,192 +474,23 @@ class Generator:
         for parameter in scope.parameters:
             if parameter.vector is not None:
                 asm.push_temporary(self._slot(parameter))
-                self._store_local(parameter, pop=True)
+                self.store_local(parameter, pop=True)
         self._sequence(block.statements, Mode.BLOCK)
         self._finish_frame(block)
         self._scope, asm.depth, asm.max_depth = saved
 
-    def _inlined_block(self, block: Expression, mode: Mode) -> None:
+    def inlined_block(self, block: Expression, mode: Mode) -> None:
         assert isinstance(block, Block)
-        inlined = self._analysis.inlined[block]
+        inlined = self.analysis.inlined[block]
         if inlined.vector is not None and inlined.vector.variables:
             self._new_vector(inlined.vector)
-            self._asm.store_temporary(self._slot(inlined.vector), pop=True)
+            self.asm.store_temporary(self._slot(inlined.vector), pop=True)
         for variable in inlined.variables:
             if variable.needs_nil():
-                self._asm.push_constant(bc.PUSH_NIL)
-                self._store_local(variable, pop=True)
+                self.asm.push_constant(bc.PUSH_NIL)
+                self.store_local(variable, pop=True)
         self._sequence(block.statements, mode)
 
-    def _section_at(self, depth: int, generate: Callable[[], None]) -> bytes:
-        self._asm.depth = depth
-        return self._asm.section(generate)
-
-    # Inlined sends
-
-    def _arm(self, part: Expression | int, mode: Mode) -> Callable[[], None]:
-        """A literal block, or the push instruction of a constant."""
-        return lambda: self._constant(part, mode) if isinstance(part, int) else self._inlined_block(part, mode)
-
-    def _leaves(self, part: Expression | int) -> bool:
-        return isinstance(part, Block) and self._ends_in_return(part.statements)
-
-    def _branch(
-        self, if_true: Callable[[], None], if_false: Callable[[], None], mode: Mode, *, true_leaves: bool
-    ) -> None:
-        """The condition is on the stack."""
-        asm = self._asm
-        depth = asm.depth - 1
-        when_true = self._section_at(depth, if_true)
-        when_false = self._section_at(depth, if_false)
-        asm.depth = depth + 1
-        if mode is Mode.EFFECT and not when_true:
-            asm.jump_if(True, len(when_false))
-            asm.append(when_false)
-            return
-        joins = mode in (Mode.VALUE, Mode.EFFECT) and not true_leaves
-        asm.jump_if(False, len(when_true) + (asm.jump_size(len(when_false)) if joins else 0))
-        asm.append(when_true)
-        if joins:
-            asm.jump(len(when_false))
-        asm.append(when_false)
-
-    def _conditional(self, if_true: Expression | int, if_false: Expression | int, mode: Mode) -> None:
-        self._branch(
-            self._arm(if_true, mode), self._arm(if_false, mode), mode, true_leaves=self._leaves(if_true)
-        )  # fmt: skip
-
-    def _if_true(self, node: Send, mode: Mode) -> None:
-        self._value(node.receiver)
-        self._conditional(node.arguments[0], bc.PUSH_NIL, mode)
-
-    def _if_false(self, node: Send, mode: Mode) -> None:
-        self._value(node.receiver)
-        self._conditional(bc.PUSH_NIL, node.arguments[0], mode)
-
-    def _if_true_if_false(self, node: Send, mode: Mode) -> None:
-        self._value(node.receiver)
-        self._conditional(node.arguments[0], node.arguments[1], mode)
-
-    def _if_false_if_true(self, node: Send, mode: Mode) -> None:
-        self._value(node.receiver)
-        self._conditional(node.arguments[1], node.arguments[0], mode)
-
-    def _and(self, node: Send, mode: Mode) -> None:
-        self._value(node.receiver)
-        self._conditional(node.arguments[0], bc.PUSH_FALSE, mode)
-
-    def _or(self, node: Send, mode: Mode) -> None:
-        self._value(node.receiver)
-        self._conditional(bc.PUSH_TRUE, node.arguments[0], mode)
-
-    def _compare_with_nil(self) -> None:
-        self._asm.push_constant(bc.PUSH_NIL)
-        self._asm.send_identical()
-
-    def _if_nil(self, node: Send, mode: Mode) -> None:
-        block = node.arguments[0]
-        self._value(node.receiver)
-        if mode is Mode.EFFECT:
-            self._compare_with_nil()
-            self._conditional(block, bc.PUSH_NIL, mode)
-            return
-        self._asm.duplicate()
-        self._compare_with_nil()
-
-        def when_nil() -> None:
-            self._asm.pop()
-            self._inlined_block(block, mode)
-
-        self._branch(when_nil, lambda: self._finish(mode), mode, true_leaves=self._leaves(block))
-
-    def _if_not_nil(self, node: Send, mode: Mode) -> None:
-        self._nil_test(node, bc.PUSH_NIL, node.arguments[0], mode)
-
-    def _if_nil_if_not_nil(self, node: Send, mode: Mode) -> None:
-        self._nil_test(node, node.arguments[0], node.arguments[1], mode)
-
-    def _if_not_nil_if_nil(self, node: Send, mode: Mode) -> None:
-        self._nil_test(node, node.arguments[1], node.arguments[0], mode)
-
-    def _nil_test(self, node: Send, when_nil: Expression | int, otherwise: Expression, mode: Mode) -> None:
-        assert isinstance(otherwise, Block)
-        self._value(node.receiver)
-        for parameter in otherwise.parameters:
-            self._store(parameter, pop=False)
-        self._compare_with_nil()
-        self._conditional(when_nil, otherwise, mode)
-
-    def _while(self, node: Send, mode: Mode) -> None:
-        asm = self._asm
-        start, depth = len(asm.code), asm.depth
-        self._inlined_block(node.receiver, Mode.VALUE)
-        body = b""
-        if node.arguments:
-            body = self._section_at(depth, lambda: self._inlined_block(node.arguments[0], Mode.EFFECT))
-        asm.depth = depth + 1
-        asm.jump_if(node.selector.startswith("whileFalse"), len(body) + 2)
-        asm.append(body)
-        asm.jump_back(len(asm.code) - start)
-        self._constant(bc.PUSH_NIL, mode)
-
-    def _repeat(self, node: Send, mode: Mode) -> None:
-        start = len(self._asm.code)
-        self._inlined_block(node.receiver, Mode.EFFECT)
-        self._asm.jump_back(len(self._asm.code) - start)
-        self._constant(bc.PUSH_NIL, mode)
-
-    def _to_do(self, node: Send, mode: Mode) -> None:
-        asm, body = self._asm, node.arguments[-1]
-        step: Expression = node.arguments[1] if len(node.arguments) == 3 else LiteralNode(0, 0, IntegerLiteral(1))
-        assert isinstance(body, Block)
-        counter, limit = body.parameters[0], self._analysis.inlined[body].limit
-        self._value(node.receiver)
-        self._store(counter, pop=mode is Mode.EFFECT)
-        if limit is not None:
-            self._value(node.arguments[0])
-            self._store_local(limit, pop=True)
-        start = len(asm.code)
-        self._push_variable(counter)
-        if limit is not None:
-            self._push_local(limit)
-        else:
-            self._value(node.arguments[0])
-        asm.send("<=" if step_sign(step) == 1 else ">=", 1, value_discarded=False)
-        depth = asm.depth - 1
-
-        def round_trip() -> None:
-            self._inlined_block(body, Mode.EFFECT)
-            self._push_variable(counter)
-            self._value(step)
-            asm.send("+", 1, value_discarded=False)
-            self._store(counter, pop=True)
-
-        rest = self._section_at(depth, round_trip)
-        asm.depth = depth + 1
-        asm.jump_if(False, len(rest) + 2)
-        asm.append(rest)
-        asm.jump_back(len(asm.code) - start)
-        if mode is not Mode.EFFECT:
-            self._finish(mode)
-
-
-_INLINED: dict[str, Callable[[Generator, Send, Mode], None]] = {
-    "ifTrue:": Generator._if_true,
-    "ifFalse:": Generator._if_false,
-    "ifTrue:ifFalse:": Generator._if_true_if_false,
-    "ifFalse:ifTrue:": Generator._if_false_if_true,
-    "and:": Generator._and,
-    "or:": Generator._or,
-    "ifNil:": Generator._if_nil,
-    "ifNotNil:": Generator._if_not_nil,
-    "ifNil:ifNotNil:": Generator._if_nil_if_not_nil,
-    "ifNotNil:ifNil:": Generator._if_not_nil_if_nil,
-    "whileTrue": Generator._while,
-    "whileFalse": Generator._while,
-    "whileTrue:": Generator._while,
-    "whileFalse:": Generator._while,
-    "repeat": Generator._repeat,
-    "to:do:": Generator._to_do,
-    "to:by:do:": Generator._to_do,
-}
+    def section_at(self, depth: int, generate: Callable[[], None]) -> bytes:
+        self.asm.depth = depth
+        return self.asm.section(generate)

@@ -7,6 +7,8 @@ them all; a lenient library then goes on without the faulty methods, a strict on
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from ..errors import NeuroScopeError, SourceError
@@ -64,7 +66,7 @@ class Library:
         self.packages = [each for each in wanted if with_tests or not each.endswith(TESTS_SUFFIX)]
         files: list[tuple[str, TonelFile]] = []
         for package in self.packages:
-            for path in sorted((source / package).glob("*.st"), key=lambda each: each.name):
+            for path in sorted((source / package).glob("*.st")):
                 try:
                     files.append((package, read_tonel(path)))
                 except NeuroScopeError as problem:
@@ -164,8 +166,6 @@ class Library:
             model.subclasses.sort(key=lambda each: each.name)
 
     def _unknown_class(self, name: str, known: Iterable[str]) -> str:
-        from difflib import get_close_matches
-
         near = get_close_matches(name, list(known), n=3)
         return f"class `{name}` is not defined in these packages" + (f"; near it: {listing(near)}" if near else "")
 
@@ -268,6 +268,26 @@ class Library:
             )
             return
         behavior.methods[code.selector] = MethodModel(behavior, package, method, method.source, method.protocol, code)
+
+    def without_tests(self) -> Library:
+        """The same library without the packages of tests: nothing else depends on them."""
+        result = Library(lenient=self.lenient)
+        result.packages = [each for each in self.packages if not each.endswith(TESTS_SUFFIX)]
+        result.scope.globals.update(self.scope.globals)
+        result.scope.undeclared.update(self.scope.undeclared)
+        for name, model in self.classes.items():
+            if not model.package.endswith(TESTS_SUFFIX):
+                subclasses = [each for each in model.subclasses if not each.package.endswith(TESTS_SUFFIX)]
+                result.classes[name] = replace(model, subclasses=subclasses)
+        for (name, side), behavior in self.behaviors.items():
+            if name in result.classes:
+                methods = {
+                    selector: method
+                    for selector, method in behavior.methods.items()
+                    if not method.package.endswith(TESTS_SUFFIX)
+                }
+                result.behaviors[name, side] = Behavior(result.classes[name], side, result.scope, methods)
+        return result
 
     def add_entry(self, expression: str) -> None:
         """Installs the expression, and methods that run it and print its value, in UndefinedObject.
