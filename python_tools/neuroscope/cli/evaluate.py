@@ -23,6 +23,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--site", type=Path, default=None, metavar="DIR", help="take image and bundles from a site")
     parser.add_argument("--bundle", type=Path, action="append", default=[], metavar="DIR")
     parser.add_argument("--load", type=Path, action="append", default=[], metavar="FILE|DIR")
+    parser.add_argument("--raw", action="store_true", help="print the last value as text, without quotes")
     parser.add_argument("--timeout", type=float, default=None, metavar="SECONDS")
     parser.add_argument("-e", dest="expressions", action="append", default=[], metavar="SOURCE")
     parser.add_argument("file", nargs="?", default=None, metavar="FILE.st|-")
@@ -41,6 +42,7 @@ def _run(options: argparse.Namespace) -> int:
         "kind": "start",
         "mode": "eval",
         "sources": sources,
+        "raw": options.raw,
         "load": [{"name": str(path), "text": _read(path)} for given in options.load for path in _smalltalk_files(given)],
     }
     image, folders = options.image, list(options.bundle)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,33 @@ def _start_node(run: MachineRun, *, stdout: int | None) -> subprocess.CompletedP
 
 
 def run_in_chromium(run: MachineRun) -> int:
+    """Exit status of the image; its output goes where this process's goes."""
+
+    def write(file: int, text: bytes) -> None:
+        stream = sys.stdout if file == 1 else sys.stderr
+        stream.buffer.write(text)
+        stream.flush()
+
+    return _drive_chromium(run, write)
+
+
+def capture_in_chromium(run: MachineRun) -> str:
+    """Standard output of the image.
+
+    Raises: NeuroScopeError with its standard error when it ends with a status other than 0.
+    """
+    written = {1: b"", 2: b""}
+
+    def write(file: int, text: bytes) -> None:
+        written[file] += text
+
+    status = _drive_chromium(run, write)
+    if status != 0:
+        raise NeuroScopeError(f"The image ended with status {status}: {written[2].decode().strip()}")
+    return written[1].decode()
+
+
+def _drive_chromium(run: MachineRun, write: Callable[[int, bytes], None]) -> int:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
@@ -109,11 +136,6 @@ def run_in_chromium(run: MachineRun) -> int:
     run.ensure_image()
     status: list[int] = []
     finished = threading.Event()
-
-    def write(file: int, text: str) -> None:
-        stream = sys.stdout if file == 1 else sys.stderr
-        stream.buffer.write(base64.b64decode(text))
-        stream.flush()
 
     def quit_image(code: int) -> None:
         status.append(code)
@@ -136,7 +158,7 @@ def run_in_chromium(run: MachineRun) -> int:
             executable_path=project.chromium_program(), args=list(project.CHROMIUM_FLAGS)
         )
         page = browser.new_page()
-        page.expose_function("neuroscopeWrite", write)
+        page.expose_function("neuroscopeWrite", lambda file, text: write(file, base64.b64decode(text)))
         page.expose_function("neuroscopeQuit", quit_image)
         page.on("pageerror", lambda error: print(f"page: {error}", file=sys.stderr))
         page.goto(f"{url}/harness.html")

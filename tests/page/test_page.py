@@ -1,0 +1,186 @@
+"""The page in a real browser, used as a person uses it; the numbers it shows are compared with PyTorch's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from playwright.sync_api import Page, expect
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from neuroscope import project
+from neuroscope.cli.site import DEFAULT_SENTENCE
+from neuroscope.site.server import serve
+
+SECONDS = 1000
+
+
+class Requests:
+    """The paths that the page has asked for."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    def of_chunks(self) -> list[str]:
+        return [path for path in self.paths if path.endswith(".safetensors")]
+
+
+@pytest.fixture
+def requests() -> Requests:
+    return Requests()
+
+
+@pytest.fixture
+def url(demo_site: Path, requests: Requests) -> Iterator[str]:
+    """The site under a path, as a static host may have it."""
+    with serve({"/some/path/": demo_site}, on_request=requests.paths.append) as root:
+        yield f"{root}/some/path/"
+
+
+@pytest.fixture
+def lens(page: Page, url: str) -> Page:
+    """The page with its live lens."""
+    page.goto(url)
+    expect(page.locator("[data-tool-class=InteractiveLens]")).to_be_visible(timeout=60 * SECONDS)
+    return page
+
+
+@pytest.fixture(scope="module")
+def probabilities(demo_bundle: Path) -> dict[str, dict[str, float]]:
+    """What transformers gives for the default sentence: token ► probability, clean, and with layer 0's attention zeroed."""
+    tokenizer = AutoTokenizer.from_pretrained(demo_bundle)
+    model = AutoModelForCausalLM.from_pretrained(demo_bundle, dtype=torch.float32, attn_implementation="eager")
+    ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer.encode(DEFAULT_SENTENCE)]])
+
+    def next_token() -> dict[str, float]:
+        with torch.no_grad():
+            last = model(ids).logits[0, -1].softmax(-1)
+        return {tokenizer.decode([index]): float(value) for index, value in enumerate(last)}
+
+    clean = next_token()
+    hook = model.transformer.h[0].attn.register_forward_hook(lambda module, args, output: (output[0] * 0, *output[1:]))
+    ablated = next_token()
+    hook.remove()
+    return {"clean": clean, "ablated": ablated}
+
+
+def shown(page: Page) -> dict[str, dict[str, str]]:
+    """The numbers at the bars: series ► token ► text."""
+    found: dict[str, dict[str, str]] = {}
+    for label in page.locator(".bars text[data-series]").all():
+        series, token = label.get_attribute("data-series"), label.get_attribute("data-label")
+        assert series is not None and token is not None
+        found.setdefault(series, {})[token] = label.text_content() or ""
+    return found
+
+
+def print_it(page: Page, source: str) -> str:
+    """Types an expression into the Workspace, prints it, and answers the whole text."""
+    page.click(".cm-content")
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(source)
+    page.keyboard.press("Control+a")
+    page.keyboard.press("Control+p")
+    expect(page.locator(".cm-content")).not_to_have_text(source, timeout=20 * SECONDS)
+    return page.locator(".cm-content").inner_text()
+
+
+def test_a_true_picture_stands_before_any_script_has_run(page: Page, url: str) -> None:
+    page.route("**/*.js", lambda route: route.abort())
+    page.goto(url)
+    picture = page.locator("[data-rendered] svg.heat-map")
+    assert picture.count() == 2
+    assert " Mary" in DEFAULT_SENTENCE
+    assert "␣Mary" in (page.locator("[data-rendered]").text_content() or "")
+
+
+def test_the_workspace_prints(lens: Page) -> None:
+    assert print_it(lens, "100 factorial / 98 factorial") == "100 factorial / 98 factorial 9900"
+
+
+def test_an_error_opens_with_the_smalltalk_stack(lens: Page) -> None:
+    lens.click(".cm-content")
+    lens.keyboard.press("Control+a")
+    lens.keyboard.insert_text("nil foo: 3")
+    lens.keyboard.press("Control+d")
+    box = lens.locator(".error-pane")
+    expect(box).to_contain_text("foo:", timeout=20 * SECONDS)
+    assert "UndefinedObject" in (box.text_content() or "")
+
+
+def test_inspect_it_opens_an_inspector_that_can_be_followed(lens: Page) -> None:
+    lens.click(".cm-content")
+    lens.keyboard.press("Control+a")
+    lens.keyboard.insert_text("3/4")
+    lens.keyboard.press("Control+a")
+    lens.keyboard.press("Control+i")
+    inspector = lens.locator("[data-tool-class=Inspector]")
+    expect(inspector).to_contain_text("numerator", timeout=20 * SECONDS)
+    inspector.locator("tr", has_text="denominator").click()
+    expect(inspector.locator("h2")).to_contain_text("SmallInteger", timeout=20 * SECONDS)
+
+
+def test_ablation_shows_the_reference_probabilities_and_toggling_back_restores_them(
+    lens: Page, probabilities: dict[str, dict[str, float]]
+) -> None:
+    before = shown(lens)
+    assert before["clean"] == before["ablated"]
+    switch = lens.get_by_role("button", name="Zero the output of: layer 0, attention")
+    switch.click()
+    expect(switch).to_have_attribute("aria-pressed", "true", timeout=20 * SECONDS)
+    ablated = shown(lens)
+    for series, numbers in ablated.items():
+        assert numbers
+        for token, text in numbers.items():
+            assert float(text) == pytest.approx(probabilities[series][token], abs=1.01e-4), (series, token)
+    switch.click()
+    expect(switch).to_have_attribute("aria-pressed", "false", timeout=20 * SECONDS)
+    assert shown(lens) == before
+
+
+def test_a_click_on_a_cell_shows_its_ten_tokens(lens: Page) -> None:
+    picture = lens.locator("[data-tool-class=InteractiveLens] svg.heat-map").first
+    box = picture.bounding_box()
+    assert box is not None
+    table = lens.locator("table.data")
+    title = lens.locator("figcaption", has_text="position")
+    before = title.text_content()
+    picture.click(position={"x": 120, "y": 40})
+    expect(title).not_to_have_text(before or "", timeout=20 * SECONDS)
+    assert table.locator("tr").count() == 11
+
+
+def test_another_sentence_is_read(lens: Page) -> None:
+    field = lens.get_by_label("Sentence")
+    field.fill("The capital of France is")
+    field.press("Enter")
+    expect(lens.locator("[data-tool-class=InteractiveLens]")).to_contain_text("␣France", timeout=20 * SECONDS)
+
+
+def test_a_sentence_that_is_too_long_is_refused_with_both_numbers(lens: Page) -> None:
+    positions = json.loads((project.BUILD / "demo-bundle" / "config.json").read_text())["n_positions"]
+    field = lens.get_by_label("Sentence")
+    field.fill("word " * (positions + 10))
+    field.press("Enter")
+    error = lens.locator("[data-tool-class=InteractiveLens] .error")
+    expect(error).to_contain_text(str(positions), timeout=20 * SECONDS)
+
+
+def test_a_second_visit_fetches_no_chunk(lens: Page, url: str, requests: Requests) -> None:
+    assert requests.of_chunks()
+    requests.paths.clear()
+    lens.goto(url)
+    expect(lens.locator("[data-tool-class=InteractiveLens]")).to_be_visible(timeout=60 * SECONDS)
+    assert requests.paths
+    assert requests.of_chunks() == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_nothing_is_wider_than_the_screen(page: Page, url: str, width: int, height: int) -> None:
+    page.set_viewport_size({"width": width, "height": height})
+    page.goto(url)
+    expect(page.locator("[data-tool-class=InteractiveLens]")).to_be_visible(timeout=60 * SECONDS)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
