@@ -1,0 +1,174 @@
+"""verify_bundle: every hook point of a bundle against PyTorch, and the first one that is off by name.
+
+The tolerance is 1e-4, relative to the largest reference number of the hook where that is above 1: float32 carries 24
+bits, so a residual stream that reaches 3,000, as GPT-2's does, can't be right to 1e-4 in absolute terms.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroscope.errors import BundleError, ParityError
+from neuroscope.export import manifest
+from neuroscope.export.bundle import write_rounded
+from neuroscope.export.checkpoint import open_checkpoint
+from neuroscope.export.hosts import open_host
+from neuroscope.export.oracles import Activations
+from neuroscope.export.reference import NAME as REFERENCE
+from neuroscope.export.reference import HookReference, finite_norm, read_reference, reference_from_oracle
+from neuroscope.export.tensor_file import Floats
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class HookParity:
+    """How far one hook point is from its reference, over all prompts. Units: those of the activation."""
+
+    hook: str
+    difference: float | None  # the largest; None where a number is not finite that should be, or the shape is wrong
+    allowed: float
+    compared: int  # numbers
+
+    @property
+    def is_off(self) -> bool:
+        return self.difference is None or not self.difference <= self.allowed
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The hook points of one run of `verify`, in forward order."""
+
+    bundle: Path
+    host: str
+    backend: str
+    oracle: str
+    hooks: tuple[HookParity, ...]
+
+    @property
+    def first_off(self) -> HookParity | None:
+        return next((hook for hook in self.hooks if hook.is_off), None)
+
+    @property
+    def largest(self) -> HookParity:
+        """The hook point that comes closest to its limit, or is furthest beyond it."""
+        return max(self.hooks, key=lambda hook: np.inf if hook.difference is None else hook.difference / hook.allowed)
+
+    def raise_if_off(self) -> None:
+        """Raises: ParityError that names the first hook point that is off, with value and tolerance."""
+        off = self.first_off
+        if off is None:
+            return
+        distance = (
+            "is not finite, or not of its shape" if off.difference is None else f"differs by {off.difference:.3g}"
+        )
+        raise ParityError(
+            f"{off.hook} of {self.bundle} in {self.host} ({self.backend}) {distance}, and {off.allowed:.3g} is allowed "
+            f"against {self.oracle}; it is the first of {sum(hook.is_off for hook in self.hooks)} hook points that are "
+            f"off, so look at what computes it."
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        off = self.first_off
+        return {
+            "host": self.host,
+            "backend": self.backend,
+            "oracle": self.oracle,
+            "tolerance": TOLERANCE,
+            "firstOff": off.hook if off else None,
+            "hooks": [asdict(hook) for hook in self.hooks],
+        }
+
+
+def verify_bundle(
+    bundle: Path, *, against: Path | None = None, host: str = "onnx", backend: str | None = None
+) -> ParityReport:
+    """Compares every hook point in `host` with PyTorch on the checkpoint `against`, else with the bundle's reference.
+
+    A float16 bundle is held against the checkpoint's weights rounded in the same way: this measures the engine, not
+    the rounding. Writes parity.json, also when a hook point is off; `raise_if_off` on the report makes that an error.
+    Raises: BundleError, CheckpointError; MissingProgramError when this machine lacks what the host needs.
+    """
+    described = manifest.read_manifest(bundle)
+    manifest.check_files(bundle, described)
+    checkpoint = open_checkpoint(bundle)
+    architecture = checkpoint.architecture
+    names = [point.name for point in architecture.hook_points() if point.on]
+    prompts: list[tuple[list[int], dict[str, HookReference]]]
+    if against is not None:
+        with tempfile.TemporaryDirectory() as temporary:
+            rounded = write_rounded(against, Path(temporary), described["dtype"])
+            oracle, activations = reference_from_oracle(rounded, architecture, tokenizer=bundle)
+        prompts = [(tokens, {name: _whole(values[name]) for name in names}) for tokens, values in activations]
+    else:
+        if not (bundle / REFERENCE).is_file():
+            raise BundleError(
+                f"{bundle} has no {REFERENCE}, since PyTorch was missing when it was exported; name the checkpoint "
+                "with --against."
+            )
+        reference = read_reference(bundle / REFERENCE)
+        oracle = f"{REFERENCE} ({reference.made_with})"
+        prompts = [(prompt.tokens, dict(prompt.hooks)) for prompt in reference.prompts]
+
+    found: dict[str, HookParity] = {}
+    with open_host(host, bundle, architecture, backend) as running:
+        for tokens, expected in prompts:
+            for parity in _compare(names, expected, running.activations(tokens)):
+                found[parity.hook] = _worse(found.get(parity.hook), parity)
+        report = ParityReport(bundle, host, running.backend, oracle, tuple(found.values()))
+    _record(report)
+    return report
+
+
+def _whole(value: Floats) -> HookReference:
+    flat = value.reshape(-1)
+    return HookReference(finite_norm(flat), np.arange(flat.size), flat)
+
+
+def _compare(names: list[str], expected: dict[str, HookReference], values: Activations) -> Iterator[HookParity]:
+    for name in names:
+        reference = expected[name]
+        finite = np.isfinite(reference.samples)
+        scale = float(np.abs(reference.samples[finite]).max(initial=1.0))
+        allowed = TOLERANCE * scale
+        flat = np.asarray(values[name], np.float32).reshape(-1) if name in values else np.zeros(0, np.float32)
+        difference: float | None = None
+        if flat.size > reference.places[-1]:
+            mine = flat[reference.places]
+            if np.array_equal(mine[~finite], reference.samples[~finite]) and np.isfinite(mine[finite]).all():
+                difference = float(np.abs(mine[finite] - reference.samples[finite]).max(initial=0.0))
+                # the norm sees what no sample hit; spread over all numbers, so that one far off shows
+                difference = max(difference, abs(finite_norm(flat) - reference.norm) / max(1.0, flat.size**0.5))
+        yield HookParity(name, difference, allowed, int(reference.places.size))
+
+
+def _worse(before: HookParity | None, now: HookParity) -> HookParity:
+    if before is None:
+        return now
+    compared = before.compared + now.compared
+    worse = now
+    if before.is_off and (not now.is_off or before.difference is None):
+        worse = before
+    elif before.difference is not None and now.difference is not None:
+        worse = max(before, now, key=lambda hook: (hook.difference or 0.0) / hook.allowed)
+    return HookParity(worse.hook, worse.difference, worse.allowed, compared)
+
+
+def _record(report: ParityReport) -> None:
+    """Puts the report into parity.json, in the place of the last one with the same host and backend."""
+    path = report.bundle / manifest.PARITY
+    runs: list[dict[str, Any]] = []
+    if path.is_file():
+        try:
+            runs = json.loads(path.read_text())["runs"]
+        except (ValueError, KeyError, TypeError):
+            runs = []  # a damaged report is not worth an error: this run writes a new one
+    kept = [run for run in runs if (run.get("host"), run.get("backend")) != (report.host, report.backend)]
+    path.write_text(json.dumps({"format": 1, "runs": [*kept, report.as_json()]}, indent=1, allow_nan=False) + "\n")
