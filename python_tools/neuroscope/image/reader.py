@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 
 from . import layout
 
-_HEADER_WORDS = 16
 _VERSION = 6521
-_PAGE = 1024
+_PAGES, _PAGE = 4096, 1024  # of the class table
 _FIRST_ORDINARY_CLASS_INDEX = 32
 _BRIDGE_BYTES = 16
 
@@ -126,14 +125,11 @@ class Image:
 
     def _read_class_table(self) -> None:
         roots = next(each for each in self.objects.values() if each.class_index == 16)
-        for page_number in range(4096):
-            page = roots.slots[page_number]
-            if page is self.nil:
-                continue
-            assert isinstance(page, ImageObject)
-            for index, entry in enumerate(page.slots):
-                if entry is not self.nil and isinstance(entry, ImageObject):
-                    self.class_table[page_number * _PAGE + index] = entry
+        for page_number, page in enumerate(roots.slots[:_PAGES]):
+            if isinstance(page, ImageObject) and page is not self.nil:
+                for index, entry in enumerate(page.slots):
+                    if isinstance(entry, ImageObject) and entry is not self.nil:
+                        self.class_table[page_number * _PAGE + index] = entry
 
     def value(self, word: int) -> Value:
         if word & 1:
