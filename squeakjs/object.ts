@@ -65,6 +65,11 @@ export class SqueakObject {
     this.aux = undefined;
   }
 
+  /** The format under the name that upstream's plugins read. */
+  get _format(): number {
+    return this.format;
+  }
+
   get isNil(): boolean {
     return this.aux === "nil";
   }
