@@ -37,6 +37,7 @@ window.neuroscopeRun = async (run) => {
     bundles: run.bundles,
     backend: run.backend,
     without: [],
+    log: (text) => write(new TextEncoder().encode(`${text}\n`), 2),
     receive: (message, attachments) => machine.post(message, attachments),
   });
   const machine = new Machine({

@@ -6,16 +6,13 @@ import { readFile } from "node:fs/promises";
 import { writeSync } from "node:fs";
 import type { HostMessage } from "../js_bridge/host/neuroscope_host.ts";
 import { Machine } from "./machine.ts";
-import { connectEngine } from "./node_engine.ts";
+import { connectEngine, type NodeEngineOptions } from "./node_engine.ts";
 
-export interface NodeRun {
+interface NodeRun extends NodeEngineOptions {
   readonly image: string;
   readonly start: HostMessage;
-  /** Bundle id to folder. */
-  readonly bundles?: Record<string, string>;
-  readonly backend?: string;
-  readonly timeoutSeconds?: number;
-  readonly failPrimitives?: (number | string)[];
+  readonly timeoutSeconds: number | null;
+  readonly failPrimitives: (number | string)[];
 }
 
 async function main(path: string): Promise<void> {
@@ -26,7 +23,7 @@ async function main(path: string): Promise<void> {
     image: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength),
     imageName: run.image,
     start: run.start,
-    failPrimitives: new Set(run.failPrimitives ?? []),
+    failPrimitives: new Set(run.failPrimitives),
     write: (text, file) => writeWhole(file, text),
     receive: (message, attachments) => engine.handle(message, attachments),
     stalled: () => {

@@ -41,6 +41,7 @@ async function main(): Promise<void> {
     bundles: config.bundles,
     backend: parameters.get("backend") ?? "auto",
     without: (parameters.get("without") ?? "").split(",").filter((name) => name !== ""),
+    log: (text) => console.info(text),
     receive: (message, attachments) => {
       showProgress(message);
       machine.post(message, attachments);

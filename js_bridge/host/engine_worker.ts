@@ -1,6 +1,9 @@
 // The engine in a worker, seen from the page: messages go there and come back, attachments are moved, not copied. A
 // worker that dies is told to the image as `engineDied`, which ends every wait.
 
+import type { FromWorker, ToWorker } from "../engine/worker.ts";
+import type { Request } from "../protocol.ts";
+import { BundleList } from "./bundle_list.ts";
 import type { Attachment, HostMessage } from "./neuroscope_host.ts";
 import { Outstanding } from "./outstanding.ts";
 
@@ -15,46 +18,52 @@ export interface EngineWorkerOptions {
   /** Features that are to be done without, as ?without= names them. */
   readonly without: readonly string[];
   receive(message: HostMessage, attachments: Attachment[]): void;
-}
-
-/** What crosses to and from the worker; the first message to it is `configure`. */
-export interface EngineEnvelope {
-  readonly message: HostMessage;
-  readonly attachments: Attachment[];
+  log(text: string): void;
 }
 
 export class EngineWorker {
   #worker: Worker;
+  #bundles: BundleList;
   #outstanding = new Outstanding();
+  #options: EngineWorkerOptions;
 
   constructor(options: EngineWorkerOptions) {
     const absolute = (url: string): string => new URL(url, document.baseURI).href;
+    const addresses = Object.entries(options.bundles).map(([id, url]) => [id, absolute(url)]);
+    this.#options = options;
+    this.#bundles = new BundleList(Object.fromEntries(addresses), options.backend);
     this.#worker = new Worker(absolute(options.url), { type: "module" });
-    this.#worker.onmessage = (event: MessageEvent<EngineEnvelope>) => {
-      this.#outstanding.received(event.data.message);
-      options.receive(event.data.message, event.data.attachments);
+    this.#worker.onmessage = (event: MessageEvent<FromWorker>) => {
+      if ("log" in event.data) options.log(event.data.log);
+      else this.#answer(event.data.message as unknown as HostMessage, event.data.attachments);
     };
     this.#worker.onerror = (event) => {
       this.#outstanding = new Outstanding();
       const reason = event.message || "its script could not be loaded";
       options.receive({ kind: "engineDied", message: `The engine's worker stopped: ${reason}. Reload the page.` }, []);
     };
-    this.post({
-      kind: "configure",
-      kernels: absolute(options.kernels),
-      bundles: Object.fromEntries(Object.entries(options.bundles).map(([id, url]) => [id, absolute(url)])),
-      backend: options.backend,
-      without: options.without,
-    });
+    this.#send({ settings: { kernels: absolute(options.kernels), bundles: absolute("bundles/"), without: options.without } }, []);
   }
 
   post(message: HostMessage, attachments: Attachment[] = []): void {
+    const aimed = this.#bundles.aim(message);
     this.#outstanding.sent(message);
-    this.#worker.postMessage({ message, attachments } satisfies EngineEnvelope, attachments.map((each) => each.buffer as ArrayBuffer));
+    if ("refusal" in aimed) this.#answer(aimed.refusal, []);
+    // The image's messages follow the protocol, or the engine answers BadMessage.
+    else this.#send({ message: aimed.request as unknown as Request, attachments }, attachments);
   }
 
   /** Whether an answer is still to come from the engine by itself. */
   isBusy(): boolean {
     return this.#outstanding.isBusy();
+  }
+
+  #answer(message: HostMessage, attachments: Attachment[]): void {
+    this.#outstanding.received(message);
+    this.#options.receive(message, attachments);
+  }
+
+  #send(data: ToWorker, attachments: readonly Attachment[]): void {
+    this.#worker.postMessage(data, attachments.map((each) => each.buffer as ArrayBuffer));
   }
 }

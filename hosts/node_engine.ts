@@ -1,0 +1,54 @@
+// The engine in Node's own process, over the folders of bundles that it is told: for the command line and for upstream.
+
+import { readFile } from "node:fs/promises";
+import { createEngine } from "../js_bridge/engine/engine.ts";
+import { BundleList } from "../js_bridge/host/bundle_list.ts";
+import type { Attachment, HostMessage } from "../js_bridge/host/neuroscope_host.ts";
+import { Outstanding } from "../js_bridge/host/outstanding.ts";
+import type { Request } from "../js_bridge/protocol.ts";
+import { readFiles } from "../js_bridge/store/files.ts";
+
+export interface NodeEngineOptions {
+  /** Bundle id to folder. */
+  readonly bundles: Record<string, string>;
+  /** What `auto` means here. */
+  readonly backend: string;
+  /** The path of kernels.wasm; null where no bundle is given, so that nothing can be computed. */
+  readonly kernels: string | null;
+}
+
+export interface NodeEngine {
+  handle(message: HostMessage, attachments: Attachment[]): void;
+  /** Whether an answer is still to come from the engine by itself. */
+  isBusy(): boolean;
+}
+
+export function connectEngine(
+  options: NodeEngineOptions,
+  post: (message: HostMessage, attachments: Attachment[]) => void,
+): NodeEngine {
+  const outstanding = new Outstanding();
+  const bundles = new BundleList(options.bundles, options.backend);
+  const { kernels } = options;
+  const answer = (message: HostMessage, attachments: Attachment[]): void => {
+    outstanding.received(message);
+    post(message, attachments);
+  };
+  const engine = createEngine({
+    post: (message, attachments) => answer(message as unknown as HostMessage, attachments),
+    fetchBytes: readFiles,
+    fetchKernels: async () => (kernels === null ? null : new Uint8Array(await readFile(kernels))),
+    defer: (action) => void setImmediate(action),
+    log: (text) => process.stderr.write(`${text}\n`),
+  });
+  return {
+    handle(message, attachments) {
+      const aimed = bundles.aim(message);
+      outstanding.sent(message);
+      if ("refusal" in aimed) answer(aimed.refusal, []);
+      // The image's messages follow the protocol, or the engine answers BadMessage.
+      else engine.handle(aimed.request as unknown as Request, attachments);
+    },
+    isBusy: () => outstanding.isBusy(),
+  };
+}
