@@ -49,6 +49,11 @@ START_SHARE = 0.8  # rows that begin with the end-of-text token, as the prompts 
 IGNORED = -100  # the target of a token that the loss leaves out
 
 
+def kind_of(document: Callable[[random.Random], str]) -> str:
+    """The name of a kind of document: of its file."""
+    return document.__module__.rsplit(".", 1)[-1]
+
+
 def draw_documents(count: int, seed: int) -> list[str]:
     """`count` documents of the mixture; the same for the same seed."""
     source = random.Random(seed)

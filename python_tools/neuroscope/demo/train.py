@@ -6,6 +6,7 @@ What is unusual, and why:
 - The initial standard deviation is .06, not .02: at .02 copying stays at chance for millions of tokens.
 - A stretch with many repeated spans stands in the middle: with a small share alone, induction does not form.
 
+`train_demo` ends with the whole checkpoint folder: weights in float16, tokenizer, recipe with what was measured, card.
 One thread, one seed: the same machine and versions give the same bytes. A run keeps a checkpoint after every chunk in
 its work folder and goes on from there when it is started again.
 Needs PyTorch and transformers (the `torch` extra).
@@ -13,10 +14,13 @@ Needs PyTorch and transformers (the `torch` extra).
 
 from __future__ import annotations
 
+import json
 import math
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,21 @@ from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from neuroscope.demo.corpus import CHUNK_STEPS, IGNORED, MIXTURE, ROW_LENGTHS, STEP_TOKENS, Corpus, Step, end_of_text
+from neuroscope.demo.card import model_card
+from neuroscope.demo.corpus import (
+    CHUNK_STEPS,
+    END_OF_TEXT,
+    IGNORED,
+    MIXTURE,
+    ROW_LENGTHS,
+    STEP_TOKENS,
+    Corpus,
+    Step,
+    end_of_text,
+    kind_of,
+)
+from neuroscope.demo.evaluate import evaluate
+from neuroscope.demo.tokenizer import train_tokenizer
 
 CHUNK_TOKENS = CHUNK_STEPS * STEP_TOKENS
 
@@ -62,9 +80,9 @@ class Recipe:
     warmup_steps: int = 200
     phases: tuple[Phase, ...] = field(
         default=(
-            Phase("language", 24, 0.15, 2.5e-3, 2.5e-3),
-            Phase("copying", 12, 0.45, 2.5e-3, 2e-3),
-            Phase("settling", 40, 0.2, 2e-3, 1e-4),
+            Phase("language", 32, 0.2, 2.5e-3, 2.5e-3),
+            Phase("copying", 14, 0.5, 2.5e-3, 2.5e-3),
+            Phase("settling", 80, 0.2, 2.5e-3, 1e-4),
         )
     )
 
@@ -74,12 +92,8 @@ class Recipe:
         values["phases"] = [{**asdict(phase), "tokens": phase.tokens} for phase in self.phases]
         values["step_tokens"] = STEP_TOKENS
         values["row_lengths"] = {str(length): share for length, share in ROW_LENGTHS.items()}
-        values["mixture"] = {_kind_of(kind): share for kind, share in MIXTURE.items()}
+        values["mixture"] = {kind_of(kind): share for kind, share in MIXTURE.items()}
         return values
-
-
-def _kind_of(document: Callable[..., str]) -> str:
-    return document.__module__.rsplit(".", 1)[-1]
 
 
 def new_model(recipe: Recipe, vocabulary: int, end_of_text: int) -> GPT2LMHeadModel:
@@ -199,3 +213,55 @@ class Run:
         fresh = self._state.with_suffix(".new")
         torch.save(state, fresh)
         fresh.replace(self._state)  # a run that is stopped while it saves keeps its last state
+
+
+def train_demo(
+    output: Path, *, recipe: Recipe | None = None, work: Path | None = None, report: Callable[[str], None] = print
+) -> None:
+    """Trains the demo model and writes its checkpoint folder to `output`.
+
+    A run that was stopped goes on from the folder `work`, when it is given; `report` gets a line after every chunk.
+    The default recipe takes about an hour on one core.
+    """
+    recipe = recipe or Recipe()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in another order would be another model
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            tokenizer = train_tokenizer(recipe.tokenizer_seed)
+            run = Run(recipe, work or Path(temporary), tokenizer)
+            run.finish(report)
+            write_checkpoint(output, recipe, run.model, tokenizer)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def write_checkpoint(output: Path, recipe: Recipe, model: GPT2LMHeadModel, tokenizer: Tokenizer) -> None:
+    """Writes the trained model as a Hugging Face folder, measured as it is stored: rounded to float16."""
+    model.config.activation_function = "gelu_new"
+    model.half().save_pretrained(output)  # type: ignore[no-untyped-call]
+    (output / "generation_config.json").unlink()  # says nothing that config.json doesn't
+    tokenizer.save(str(output / "tokenizer.json"))
+    (output / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(recipe), indent=2) + "\n")
+    stored = GPT2LMHeadModel.from_pretrained(output, dtype=torch.float32)
+    measures = evaluate(stored, tokenizer)
+    described = {
+        "recipe": recipe.as_json(),
+        "versions": {name: version(name).split("+")[0] for name in ("torch", "transformers", "tokenizers")},
+        "parameters": sum(weight.numel() for weight in stored.parameters()),
+        "vocabulary": tokenizer.get_vocab_size(),
+        "measures": measures,
+    }
+    (output / "recipe.json").write_text(json.dumps(described, indent=1) + "\n")
+    (output / "README.md").write_text(model_card(described))
+
+
+def _tokenizer_config(recipe: Recipe) -> dict[str, object]:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "unk_token": END_OF_TEXT,
+        "model_max_length": recipe.positions,
+        "clean_up_tokenization_spaces": False,
+    }
