@@ -39,6 +39,7 @@ import {
 const sendsBetweenChecks = 1000;
 const contextsBetweenDepthChecks = 50_000;
 const externalCall = 117;
+const specialAt = 16; // at: among the special selectors; at:put: follows
 const unwindPrimitive = 198;
 
 export type InterpreterOptions = {
@@ -480,7 +481,21 @@ export abstract class Interpreter {
 
   /** Sends one of the 32 selectors that have a bytecode of their own. */
   sendSpecial(index: number): void {
+    if (index === specialAt && !this.cache.plainArrayAccess) this.checkArrayAccess();
     this.send(this.specialSelectors[index * 2] as SqueakObject, this.specialSelectors[index * 2 + 1] as number);
+  }
+
+  /** One of the first ten special selectors, with SmallIntegers tried already: Floats in place, or a send. */
+  sendArithmetic(index: number): void {
+    if (!this.floatArithmetic(index)) this.sendSpecial(index);
+  }
+
+  private checkArrayAccess(): void {
+    const isPrimitive = (index: number, number: number): boolean => {
+      const entry = this.lookup(this.specialSelectors[index * 2] as SqueakObject, this.memory.classArray);
+      return entry !== null && entry.primitive === number && entry.run !== null;
+    };
+    this.cache.plainArrayAccess = isPrimitive(specialAt, 60) && isPrimitive(specialAt + 1, 61);
   }
 
   // Closures
@@ -761,7 +776,7 @@ export abstract class Interpreter {
   // Arithmetic that the loops share
 
   /** Float and mixed arithmetic of the special selectors 0 to 9 (+ - < > <= >= = ~= * /), in place; false: send. */
-  floatArithmetic(index: number): boolean {
+  private floatArithmetic(index: number): boolean {
     const frame = this.frame;
     const sp = this.sp;
     const a = frame[sp - 1];

@@ -26,6 +26,9 @@ export type CacheEntry = {
 export class MethodCache {
   private readonly entries: (CacheEntry | null)[] = [];
 
+  /** Whether Array's at: and at:put: are known to be the primitives, so that the loops may index Arrays themselves. */
+  plainArrayAccess = false;
+
   constructor() {
     this.flush();
   }
@@ -40,6 +43,7 @@ export class MethodCache {
   }
 
   flush(): void {
+    this.plainArrayAccess = false;
     for (let i = 0; i < size; i++) this.entries[i] = null;
   }
 
@@ -52,6 +56,7 @@ export class MethodCache {
   }
 
   private flushWhere(matches: (entry: CacheEntry) => boolean): void {
+    this.plainArrayAccess = false;
     for (let i = 0; i < size; i++) {
       const entry = this.entries[i];
       if (entry !== null && matches(entry)) this.entries[i] = null;
