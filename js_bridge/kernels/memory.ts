@@ -16,9 +16,11 @@ export class Memory {
   #free: Block[]
   #end: number
 
+  /** Nothing is handed out below `base`, nor at address 0, which the kernels take for "none". */
   constructor(memory: WebAssembly.Memory, base: number) {
     this.#memory = memory
     const start = rounded(base)
+    if (memory.buffer.byteLength <= start) memory.grow(Math.ceil((start + 1) / PAGE))
     this.#end = memory.buffer.byteLength
     this.#free = [{ start, size: this.#end - start }]
   }

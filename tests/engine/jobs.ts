@@ -1,0 +1,103 @@
+// What the parity tests ask of an engine, as data: the same jobs run in Node's process and in a page's worker.
+
+import type { Answer, Attachment, ForwardRequest, Intervention, LoadedAnswer, Request } from "../../js_bridge/protocol.ts"
+
+/** A tensor on its way through JSON: its numbers as base64 of little-endian float32. */
+export interface Packed {
+  shape: readonly number[]
+  base64: string
+}
+
+export interface Job {
+  bundle: string
+  backend: string
+  passes: {
+    tokens: number[][]
+    /** names, or "on" for all that are on by default */
+    capture: string[] | "on"
+    enable?: string[]
+    interventions?: (Omit<Intervention, "tensor"> & { tensor?: Packed })[]
+    /** Wait at these hooks, and answer each with its own value plus this number. */
+    addAtHooks?: Record<string, number>
+  }[]
+}
+
+export interface JobResult {
+  loaded: LoadedAnswer
+  progress: { bytesLoaded: number; bytesTotal: number; cached: number } | null
+  passes: (Record<string, Packed> | { error: unknown })[]
+}
+
+export interface Mailbox {
+  post(message: Request, attachments?: Attachment[]): void
+  onMessage: (message: Answer, attachments: Attachment[]) => void
+}
+
+export async function runJob(mailbox: Mailbox, job: Job): Promise<JobResult> {
+  let next = 1
+  let tensor = 1
+  let progress: JobResult["progress"] = null
+  const waiting = new Map<number, { resolve: (value: { message: Answer; attachments: Attachment[] }) => void; reject: (error: unknown) => void }>()
+  let onHook: (event: Extract<Answer, { kind: "hook" }>) => void = () => undefined
+  mailbox.onMessage = (message, attachments) => {
+    if (message.kind === "progress") progress = message
+    else if (message.kind === "hook") onHook(message)
+    else if ("id" in message && message.id !== undefined) {
+      const asked = waiting.get(message.id)
+      waiting.delete(message.id)
+      if (message.kind === "failed") asked?.reject(message.error)
+      else asked?.resolve({ message, attachments })
+    }
+  }
+  const ask = (request: object) =>
+    new Promise<{ message: Answer; attachments: Attachment[] }>((resolve, reject) => {
+      const id = next++
+      waiting.set(id, { resolve, reject })
+      mailbox.post({ ...request, id } as Request)
+    })
+  const loaded = (await ask({ kind: "load", bundle: job.bundle, backend: job.backend })).message as LoadedAnswer
+  const create = ({ shape, base64 }: Packed): number => {
+    mailbox.post({ kind: "create", tensor, shape }, [unpack(base64)])
+    return tensor++
+  }
+  const passes: JobResult["passes"] = []
+  for (const [pass, wanted] of job.passes.entries()) {
+    const names = wanted.capture === "on" ? loaded.hooks.filter((hook) => hook.on).map((hook) => hook.name) : wanted.capture
+    const capture = names.map((name) => ({ name, tensor: tensor++ }))
+    const interventions = wanted.interventions?.map((each) => (each.tensor === undefined ? each : { ...each, tensor: create(each.tensor) })) as Intervention[] | undefined
+    const logits = tensor++
+    onHook = ({ pass: at, name, tensor: value }) => {
+      const replacement = tensor++
+      mailbox.post({ kind: "operate", op: "add", inputs: [value], parameters: { scalar: wanted.addAtHooks?.[name] }, result: replacement })
+      mailbox.post({ kind: "hookAnswer", pass: at, replacement })
+      mailbox.post({ kind: "release", tensors: [value, replacement] })
+    }
+    const request: Omit<ForwardRequest, "id"> = { kind: "forward", model: loaded.model, pass: pass + 1, tokens: wanted.tokens, capture, enable: wanted.enable, interventions, hooks: Object.keys(wanted.addAtHooks ?? {}), logits }
+    try {
+      await ask(request)
+      const result: Record<string, Packed> = {}
+      for (const { name, tensor: id } of [...capture, { name: "logits", tensor: logits }]) {
+        const { message, attachments } = await ask({ kind: "read", tensor: id })
+        result[name] = { shape: (message as Extract<Answer, { kind: "numbers" }>).shape, base64: pack(attachments[0] as Float32Array) }
+      }
+      passes.push(result)
+    } catch (error) {
+      passes.push({ error: error instanceof Error ? String(error.stack) : error })
+    }
+    mailbox.post({ kind: "release", tensors: [...capture.map((each) => each.tensor), logits] })
+  }
+  await ask({ kind: "unload", model: loaded.model })
+  return { loaded, progress, passes }
+}
+
+function pack(numbers: Float32Array): string {
+  const bytes = new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength)
+  let binary = ""
+  for (let i = 0; i < bytes.length; i += 4096) binary += String.fromCharCode(...bytes.subarray(i, i + 4096))
+  return btoa(binary)
+}
+
+function unpack(base64: string): Float32Array {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))
+  return new Float32Array(bytes.buffer)
+}
