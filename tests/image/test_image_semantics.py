@@ -19,7 +19,7 @@ from neuroscope.image.compiler import compile_method
 from neuroscope.image.library import ENTRY_SELECTOR, Library
 from neuroscope.image.spur import write_image
 
-SEED, COUNT = 7, 150
+SEED, COUNT = 7, 120
 
 
 class Program:
@@ -33,7 +33,7 @@ class Program:
         self.budget = 30
 
     def text(self, selector: str) -> str:
-        temporaries = [self.declare() for _ in range(3)]
+        temporaries = [self.declare() for _ in range(self.random.choice((1, 3, 9)))]
         body = self.statements(0)
         return (
             f"{selector} | kept {' '.join(temporaries)} | kept := OrderedCollection new. {body}. "
@@ -46,7 +46,7 @@ class Program:
         return self.names[-1]
 
     def statements(self, depth: int) -> str:
-        return ". ".join(self.statement(depth) for _ in range(self.random.choice((1, 2, 3))))
+        return ". ".join(self.statement(depth) for _ in range(self.random.choice((1, 2, 2, 3))))
 
     def assignment(self, depth: int) -> str:
         return f"{self.random.choice([each for each in self.names if each not in self.fixed])} := {self.value(depth)}"
@@ -90,7 +90,8 @@ class Program:
         return f"{self.variable()} ifNil: {self.block(inner)} ifNotNil: {self.block(inner, 'w')}"
 
     def variable(self) -> str:
-        return self.random.choice(self.names)
+        """Mostly one of the innermost three: read soon after it is declared, perhaps before it is written."""
+        return self.random.choice(self.names[-3:] if self.random.random() < 0.6 else self.names)
 
     def condition(self, depth: int) -> str:
         plain = f"({self.value(depth)} < {self.value(depth)})"
