@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from checkpoints import SHAPES, Checkpoint, make_checkpoint
+from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 NODE = ROOT / "node_modules/.bin/node"
@@ -130,14 +131,24 @@ def site(tmp_path_factory: pytest.TempPathFactory, kernels: Path) -> Iterator[Si
 
 
 @pytest.fixture(scope="session")
-def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
+def chromium() -> Iterator[Browser]:
     """A Chromium of the machine, where there is one; else Playwright's own (`playwright install chromium`)."""
     found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    path = {} if found is None else {"executable_path": found}
-    return {**browser_type_launch_args, **path, "args": CHROMIUM_FLAGS}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
 
 
-def run_in_page(page: Any, site: Site, jobs: list[dict[str, Any]], **settings: Any) -> tuple[list[dict[str, Any]], list[str]]:
+@pytest.fixture
+def tab(chromium: Browser) -> Iterator[Page]:
+    """A page with storage of its own."""
+    context = chromium.new_context()
+    yield context.new_page()
+    context.close()
+
+
+def run_in_page(page: Page, site: Site, jobs: list[dict[str, Any]], **settings: Any) -> tuple[list[dict[str, Any]], list[str]]:
     """The results, and what the worker logged."""
     page.goto(f"{site.url}/index.html")
     page.wait_for_function("typeof runJobs === 'function'")

@@ -56,8 +56,7 @@ def run(where: str, backend: str, jobs: list[dict[str, Any]], request: pytest.Fi
         runner: Runner = request.getfixturevalue("run_in_node")
         return runner([{**job, "bundle": str(job["bundle"])} for job in jobs])
     site: Site = request.getfixturevalue("site")
-    page = request.getfixturevalue("page")
-    results, _ = run_in_page(page, site, [{**job, "bundle": site.publish(job["bundle"])} for job in jobs])
+    results, _ = run_in_page(request.getfixturevalue("tab"), site, [{**job, "bundle": site.publish(job["bundle"])} for job in jobs])
     return results
 
 
