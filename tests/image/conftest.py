@@ -1,4 +1,4 @@
-"""Fixtures: a minimal source tree, and upstream's virtual machine where it is installed."""
+"""Fixtures: a minimal source tree, and the virtual machines that boot what is built."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from minimal import write_minimal
 
 ROOT = Path(__file__).parents[2]
+Run = Callable[[Path], list[str]]
 
 
 @pytest.fixture
@@ -19,23 +20,42 @@ def minimal(tmp_path: Path) -> Path:
     return write_minimal(tmp_path / "smalltalk")
 
 
+def node() -> str:
+    pinned = ROOT / "node_modules" / ".bin" / "node"
+    program = str(pinned) if pinned.exists() else shutil.which("node")
+    if program is None:
+        pytest.skip("Node is missing: run `make setup`")
+    return program
+
+
+def printed(command: list[str], folder: str | Path) -> list[str]:
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout.splitlines()
+
+
 @pytest.fixture
-def run_upstream() -> Callable[[Path], list[str]]:
-    """Runs an image in SqueakJS under Node; answers the lines that the image itself printed."""
+def run_own() -> Run:
+    """Boots an image on this project's virtual machine; answers the lines that it printed."""
+    return lambda image: printed([node(), "tests/squeakjs/run_image.ts", str(image)], ROOT)
+
+
+@pytest.fixture
+def run_upstream() -> Run:
+    """Boots an image on SqueakJS; answers the lines that the image itself printed."""
     home = os.environ.get("SQUEAKJS_HOME")
     if not home:
         pytest.skip("SQUEAKJS_HOME is not set: it names a checkout of SqueakJS, the virtual machine to compare with")
-    pinned = ROOT / "node_modules" / ".bin" / "node"
-    node = str(pinned) if pinned.exists() else shutil.which("node")
-    if node is None:
-        pytest.skip("Node is missing: run `make setup`")
+    chatter = ("squeak: ", "Loaded module: ", "Break: ", "missing primitive: ")
 
     def run(image: Path) -> list[str]:
-        result = subprocess.run(
-            [node, "squeak_node.js", str(image)], cwd=home, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert result.returncode == 0, result.stderr
-        chatter = ("squeak: ", "Loaded module: ", "Break: ")
-        return [line for line in result.stdout.splitlines() if not line.startswith(chatter)]
+        return [line for line in printed([node(), "squeak_node.js", str(image)], home) if not line.startswith(chatter)]
 
+    return run
+
+
+@pytest.fixture(params=["own", "upstream"])
+def run_image(request: pytest.FixtureRequest) -> Run:
+    """Both machines, one after the other."""
+    run: Run = request.getfixturevalue(f"run_{request.param}")
     return run

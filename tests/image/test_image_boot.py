@@ -1,4 +1,4 @@
-"""A built image boots in SqueakJS, evaluates, prints and quits."""
+"""A built image boots in both virtual machines, evaluates, prints and quits."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ FACTS = [
 
 @pytest.mark.parametrize(("expression", "printed"), FACTS, ids=[each for each, _ in FACTS])
 def test_an_entry_is_evaluated_printed_and_quits(
-    minimal: Path, tmp_path: Path, run_upstream: Callable[[Path], list[str]], expression: str, printed: str
+    minimal: Path, tmp_path: Path, run_image: Callable[[Path], list[str]], expression: str, printed: str
 ) -> None:
     image = tmp_path / "x.image"
     build_image(minimal, image, entry=expression)
-    assert run_upstream(image) == [printed]
+    assert run_image(image) == [printed]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from environments import behavior
+from minimal import class_text
 from neuroscope.image import bytecodes as bc
+from neuroscope.image.build import build_image
 from neuroscope.image.disassembler import instructions, literal_of, stack_depths
 from neuroscope.image.generator import MAX_FRAME, SMALL_FRAME
-from neuroscope.image.random_methods import RandomMethod, agreement_json, random_methods
+from neuroscope.image.random_methods import RandomMethod, random_methods
 
 SEED, COUNT = 20_26, 2_000
 GLOBALS = ("Foo", "Array", "Transcript")
@@ -58,11 +62,35 @@ def test_the_methods_cover_the_bytecodes(methods: list[RandomMethod]) -> None:
     assert 0xC8 not in seen  # blockCopy:
 
 
-def test_the_same_seed_gives_the_same_text() -> None:
-    def text(seed: int) -> str:
-        return agreement_json(behavior(), GLOBALS, seed=seed, count=20)
+def test_the_same_seed_gives_the_same_methods() -> None:
+    def sources(seed: int) -> list[str]:
+        return [each.source for each in random_methods(behavior(), GLOBALS, seed=seed, count=20)]
 
-    assert text(1) == text(1) != text(2)
-    parsed = json.loads(text(1))
-    assert parsed["class"] == "Foo" and len(parsed["methods"]) == 20
-    assert set(parsed["methods"][0]) == {"source", "selector", "header", "literals", "bytecodes", "pragmas"}
+    assert sources(1) == sources(1) != sources(2)
+
+
+def test_the_compiler_in_the_image_compiles_them_to_the_same_bytes(
+    tmp_path: Path, run_own: Callable[[Path], list[str]]
+) -> None:
+    """The image gets the methods with their sources as this compiler made them, and recompiles them."""
+    source = tmp_path / "smalltalk"
+    source.mkdir()
+    for package in (ROOT / "smalltalk").iterdir():
+        (source / package.name).symlink_to(package)
+    (source / "Random").mkdir()
+    (source / "Random" / "package.st").write_text("Package { #name : #Random }")
+    (source / "Random" / "Foo.class.st").write_text(
+        class_text("Foo", variables="a b c", class_variables="Shared") + "".join(tonel_methods()), encoding="utf-8"
+    )
+    build_image(source, tmp_path / "x.image", entry=RECOMPILE, with_tests=False)
+    assert run_own(tmp_path / "x.image") == [f"{COUNT} methods recompiled, 0 differ"]
+
+
+RECOMPILE = """ImageStart prepare.
+(Recompilation of: {Foo}) run; printString"""
+
+
+def tonel_methods() -> Iterator[str]:
+    for each in random_methods(behavior(), GLOBALS, seed=SEED, count=COUNT):
+        pattern, body = each.source.split("\n", 1)
+        yield f"\n{{ #category : #private }}\nFoo >> {pattern} [\n{body}\n]\n"

@@ -132,7 +132,7 @@ COMPARE = """compareAll
 
 
 def test_inlining_and_copying_are_invisible(
-    tmp_path: Path, run_upstream: Callable[[Path], list[str]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run_image: Callable[[Path], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = Library()
     library.read(ROOT / "smalltalk", None, with_tests=False)
@@ -158,4 +158,4 @@ def test_inlining_and_copying_are_invisible(
     library.add_entry("self compareAll")
     image = tmp_path / "x.image"
     image.write_bytes(write_image(Bootstrap(library).heap(("UndefinedObject", False, ENTRY_SELECTOR))))
-    assert run_upstream(image) == [f"all {COUNT} agree"]
+    assert run_image(image) == [f"all {COUNT} agree"]

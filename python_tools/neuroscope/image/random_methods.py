@@ -1,13 +1,12 @@
-"""Seeded random methods: what the compiler inside the image must compile to the same bytes as this one.
+"""Seeded random methods: what the compiler inside the image must compile to the same bytes as this one does.
 
 They need not make sense, only compile: every construct of the language, deep nesting, captured and shared variables,
 and now and then a method near a limit (a jump too long to inline, many literals, many temporaries, wide arrays).
-The same seed gives the same methods.
+The same seed gives the same methods. Their selectors differ, so that one class can hold them all.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -15,7 +14,6 @@ from random import Random
 from .classes import Behavior
 from .compiler import CompiledCode, compile_method
 from .faults import LimitFault
-from .literals import ArrayLiteral, IntegerLiteral, Literal, NamedPrimitiveLiteral, SymbolLiteral, literal_text
 
 UNARY = ("foo", "size", "class", "value", "isNil", "new", "x", "bar")
 BINARY = ("+", "-", "<", ">", "<=", ">=", "=", "~=", "*", "/", "//", "\\\\", "@", "==", ",", "->", "|", "&", ">=>")
@@ -71,17 +69,12 @@ class _Writer:
         self.counter += 1
         return f"v{self.counter}"
 
-    def method(self) -> str:
-        selector = self.random.choice(("run", "+", "run:", "run:with:", "a:b:c:d:"))
-        parts = []
-        if selector[-1] == ":":
-            for keyword in selector.split(":")[:-1]:
-                parts.append(f"{keyword}: {self.declare(assignable=False)}")
-        else:
-            parts.append(selector if selector.isalpha() else f"{selector} {self.declare(assignable=False)}")
+    def method(self, name: str) -> str:
+        keywords = self.random.choice(("", "", ":", ":with:", ":b:c:d:"))
+        parts = [f"{keyword}: {self.declare(assignable=False)}" for keyword in keywords.split(":")[:-1]]
         pragmas = [self.random.choice(PRAGMAS)] if self.chance(0.15) else []
         body = self.body(temporaries=self.random.choice((0, 0, 1, 2, 3, 3, 18)), pragmas=pragmas)
-        return f"{' '.join(parts)}\n\t{body}"
+        return f"{name}{' '.join(parts)}\n\t{body}"
 
     def declare(self, *, assignable: bool) -> str:
         name = self.new_name()
@@ -220,62 +213,38 @@ class _Writer:
         return f"super + {self.operand(depth)}" if selector == "+" else f"super {self.message(depth, selector)}"
 
 
-def _near_a_limit(random: Random) -> str:
+def _near_a_limit(random: Random, name: str) -> str:
     """A method that needs a rare form: a long jump, long literal indexes, many temporaries, a wide array."""
     kind, size = random.randrange(5), random.randrange(20)
     if kind == 0:
         otherwise = "a bar: 1. " * random.choice((1, 200, 300))
-        return f"run: a ^ a ifTrue: [{'self foo. ' * (330 + size)}a] ifFalse: [{otherwise}]"
+        return f"{name}: a\n\t^ a ifTrue: [{'self foo. ' * (330 + size)}a] ifFalse: [{otherwise}]"
     if kind == 1:
-        return f"run | i | i := 0. [i < 3] whileTrue: [i ifNotNil: [:v | {'i foo: v. ' * (190 + size)}]. i := i + 1]"
+        body = "i foo: v. " * (190 + size)
+        return f"{name}\n\t| i | i := 0. [i < 3] whileTrue: [i ifNotNil: [:v | {body}]. i := i + 1]"
     if kind == 2:
         sends = " ".join(f"self s{each}: {1000 + each}." for each in range(55 + size))
-        return f"run: a {sends} super z. self a: 1 b: 2 c: 3; foo. ^ a last: 'x'"
+        return f"{name}: a\n\t{sends} super z. self a: 1 b: 2 c: 3; foo. ^ a last: 'x'"
     if kind == 3:
         names = [f"t{each}" for each in range(20 + size)]
-        return f"run | {' '.join(names)} | {names[-1]} := {names[16]} := 1. ^ [:x | {names[18]} := {names[17]} + x]"
-    return f"run: a ^ {{{'. '.join(random.choice(('a', '1', '#z', '[a]', '$b')) for _ in range(23 + size))}}}"
+        return (
+            f"{name}\n\t| {' '.join(names)} | {names[-1]} := {names[16]} := 1. ^ [:x | {names[18]} := {names[17]} + x]"
+        )
+    elements = [random.choice(("a", "1", "#z", "[a]", "$b")) for _ in range(23 + size)]
+    return f"{name}: a\n\t^ {{{'. '.join(elements)}}}"
 
 
 def random_methods(behavior: Behavior, globals: Sequence[str], *, seed: int, count: int) -> Iterator[RandomMethod]:
-    """Methods for the class, which must declare no names beginning with v or t and a digit."""
+    """Methods for the class, which must declare no names that begin with v or t and a digit."""
     random = Random(seed)
     made = 0
     while made < count:
         near = random.random() < LIMIT_SHARE
-        source = _near_a_limit(random) if near else _Writer(random, behavior, globals).method()
+        name = f"m{made + 1}"
+        source = _near_a_limit(random, name) if near else _Writer(random, behavior, globals).method(name)
         try:
             compiled = compile_method(source, behavior)
         except LimitFault:
             continue
         made += 1
         yield RandomMethod(source, compiled)
-
-
-def _image_text(literal: Literal) -> str:
-    """As literal_text, but a named primitive is the Array that it is in the image."""
-    if isinstance(literal, NamedPrimitiveLiteral):
-        names = SymbolLiteral(literal.module), SymbolLiteral(literal.function)
-        literal = ArrayLiteral((*names, IntegerLiteral(0), IntegerLiteral(0)))
-    return literal_text(literal)
-
-
-def agreement_json(behavior: Behavior, globals: Sequence[str], *, seed: int, count: int) -> str:
-    """The methods with this compiler's answer, for the compiler inside the image to agree with: class, and for each
-    method its source, selector, header (the SmallInteger), literals as text without the final two, bytecodes in
-    hexadecimal without the trailer, pragmas as [selector, arguments as text]."""
-    methods = [
-        {
-            "source": each.source,
-            "selector": each.compiled.selector,
-            "header": each.compiled.header,
-            "literals": [_image_text(literal) for literal in each.compiled.code.literals],
-            "bytecodes": each.compiled.code.bytecodes.hex(),
-            "pragmas": [
-                [pragma.selector, [literal_text(argument) for argument in pragma.arguments]]
-                for pragma in each.compiled.pragmas
-            ],
-        }
-        for each in random_methods(behavior, globals, seed=seed, count=count)
-    ]
-    return json.dumps({"class": behavior.name, "methods": methods}, ensure_ascii=False, indent=1)
