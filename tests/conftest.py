@@ -49,10 +49,11 @@ def neuroscope() -> Neuroscope:
 
 @pytest.fixture(scope="session")
 def evaluate(neuroscope: Neuroscope, image: Path, demo_bundle: Path) -> Callable[..., str]:
-    """Evaluates Smalltalk in Node with the demo bundle at hand; answers standard output, and fails the test otherwise."""
+    """Evaluates Smalltalk in Node, the demo bundle at hand; answers what it prints, and fails the test on an error."""
 
-    def run(source: str, *options: str | Path) -> str:
-        finished = neuroscope("eval", "--bundle", demo_bundle, *options, "-", input=source)
+    def run(*sources: str, raw: bool = False) -> str:
+        options = [part for source in sources for part in ("-e", source)]
+        finished = neuroscope("eval", "--bundle", demo_bundle, *(["--raw"] if raw else []), *options)
         assert finished.returncode == 0, finished.stderr
         return finished.stdout.removesuffix("\n")
 

@@ -17,7 +17,7 @@ Evaluate = Callable[..., str]
 
 TEXT = "When Mary and John went to the store, John gave a drink to"
 TOLERANCE = 1e-4  # float32 on both sides, sums of at most a few hundred terms
-PRELUDE = f"| model | model := TransformerModel fromHuggingFace: 'neuroscope-demo'. Smalltalk at: #Text put: '{TEXT}'. "
+PRELUDE = f"model := TransformerModel fromHuggingFace: 'neuroscope-demo'. text := '{TEXT}'"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def tokens(demo_bundle: Path) -> torch.Tensor:
 
 def run(evaluate: Evaluate, source: str) -> Any:
     """Evaluates a program whose last expression is written as JSON."""
-    return json.loads(evaluate(PRELUDE + source, "--raw"))
+    return json.loads(evaluate(PRELUDE, source, raw=True))
 
 
 def last_logits(evaluate: Evaluate, source: str) -> np.ndarray:
@@ -61,7 +61,7 @@ def test_a_block_replaces_an_activation_as_in_transformer_lens(
         evaluate,
         """| output |
         model hookManager addHook: (ActivationHook layer: 1 component: #residual action: [ :a | a * 0.5 + 0.25 ]).
-        output := model forward: Text.""",
+        output := model forward: text.""",
     )
     theirs = reference(bridge, tokens, [("blocks.1.hook_resid_post", lambda value, hook: value * 0.5 + 0.25)])
     assert np.abs(ours - theirs).max() < TOLERANCE
@@ -74,7 +74,7 @@ def test_a_block_branches_on_a_number_that_it_reads(evaluate: Evaluate, bridge: 
         output := model
             withHooks: {ActivationHook layer: 0 component: #attention action: [ :a |
                 a norm > 0 ifTrue: [ a * -1 ] ifFalse: [ a ] ]}
-            do: [ model forward: Text ].""",
+            do: [ model forward: text ].""",
     )
     theirs = reference(bridge, tokens, [("blocks.0.hook_attn_out", lambda value, hook: -value)])
     assert np.abs(ours - theirs).max() < TOLERANCE
@@ -84,13 +84,13 @@ def test_a_forward_inside_of_a_hook_is_right_and_does_not_come_back_to_the_hook(
     calls, nested, plain, outer = run(
         evaluate,
         """| plain nested calls hook output |
-        plain := (model forward: Text) logits at: 0 at: -1 at: 3.
+        plain := (model forward: text) logits at: 0 at: -1 at: 3.
         calls := 0.
         hook := ActivationHook layer: 1 component: #mlp action: [ :a |
             calls := calls + 1.
-            nested := (model forward: Text) logits at: 0 at: -1 at: 3.
+            nested := (model forward: text) logits at: 0 at: -1 at: 3.
             a ].
-        output := model withHooks: {hook} do: [ model forward: Text ].
+        output := model withHooks: {hook} do: [ model forward: text ].
         Json write: {calls. nested. plain. (output logits at: 0 at: -1 at: 3)}""",
     )
     assert calls == 1
@@ -118,15 +118,12 @@ Leaver >> normOf: model text: aString [
 """,
         encoding="utf-8",
     )
-    program = (
-        PRELUDE
-        + """| before norm after |
-        before := (model forward: Text) logits at: 0 at: -1 at: 3.
-        norm := Leaver new normOf: model text: Text.
-        after := (model forward: Text) logits at: 0 at: -1 at: 3.
+    program = """| before norm after |
+        before := (model forward: text) logits at: 0 at: -1 at: 3.
+        norm := Leaver new normOf: model text: text.
+        after := (model forward: text) logits at: 0 at: -1 at: 3.
         Json write: {norm > 0. before = after. model hookManager hooks size}"""
-    )
-    finished = neuroscope("eval", "--bundle", demo_bundle, "--load", tmp_path, "--raw", "-", input=program)
+    finished = neuroscope("eval", "--bundle", demo_bundle, "--load", tmp_path, "--raw", "-e", PRELUDE, "-e", program)
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout) == [True, True, 0]
 
@@ -135,14 +132,14 @@ def test_an_error_in_a_block_can_be_retried(evaluate: Evaluate) -> None:
     attempts, same = run(
         evaluate,
         """| plain attempts output |
-        plain := (model forward: Text) logits at: 0 at: -1 at: 3.
+        plain := (model forward: text) logits at: 0 at: -1 at: 3.
         attempts := 0.
         output := [ model
             withHooks: {ActivationHook layer: 1 component: #residual action: [ :a |
                 attempts := attempts + 1.
                 attempts < 3 ifTrue: [ Error signal: 'not yet' ].
                 a ]}
-            do: [ model forward: Text ] ] on: Error do: [ :error | error retry ].
+            do: [ model forward: text ] ] on: Error do: [ :error | error retry ].
         Json write: {attempts. (output logits at: 0 at: -1 at: 3) = plain}""",
     )
     assert attempts == 3
@@ -156,7 +153,7 @@ def test_a_block_is_resumed_with_a_value(evaluate: Evaluate, bridge: Any, tokens
         output := [ model
             withHooks: {ActivationHook layer: 1 component: #residual action: [ :a |
                 a * (Warning signal: 'how much?') ]}
-            do: [ model forward: Text ] ] on: Warning do: [ :warning | warning resume: 3 ].""",
+            do: [ model forward: text ] ] on: Warning do: [ :warning | warning resume: 3 ].""",
     )
     theirs = reference(bridge, tokens, [("blocks.1.hook_resid_post", lambda value, hook: value * 3)])
     assert np.abs(ours - theirs).max() < TOLERANCE
@@ -166,12 +163,12 @@ def test_the_ledger_returns_to_where_it_was(evaluate: Evaluate) -> None:
     before, after, passes = run(
         evaluate,
         """| before work |
-        model forward: Text.
+        model forward: text.
         work := [
-            model withHooks: {ActivationHook layer: 1 component: #residual action: [ :a | a mean. nil ]} do: [ model forward: Text ].
-            [ model withHooks: {ActivationHook layer: 1 component: #residual action: [ :a | Error signal: 'stop' ]} do: [ model forward: Text ] ]
+            model withHooks: {ActivationHook layer: 1 component: #residual action: [ :a | a mean. nil ]} do: [ model forward: text ].
+            [ model withHooks: {ActivationHook layer: 1 component: #residual action: [ :a | Error signal: 'stop' ]} do: [ model forward: text ] ]
                 on: Error do: [ :error | error return: nil ].
-            (model runWithCaching: Text) cachedActivations size.
+            (model runWithCaching: text) cachedActivations size.
             nil ].
         before := (Engine default ledger at: 'tensors') size.
         work value.
@@ -189,7 +186,7 @@ def test_an_intervention_as_data_equals_the_same_in_transformer_lens(
         """| output |
         output := model
             withHooks: {InterventionHook zero: 'blocks.1.attn.hook_z' at: {'head' -> 2}}
-            do: [ model forward: Text ].""",
+            do: [ model forward: text ].""",
     )
 
     def zero_head(value: torch.Tensor, hook: Any) -> torch.Tensor:
@@ -207,7 +204,7 @@ def test_patching_from_a_cache_equals_the_same_in_transformer_lens(
     ours = last_logits(
         evaluate,
         """| output ids other |
-        ids := model tokenizer encodeWithBos: Text.
+        ids := model tokenizer encodeWithBos: text.
         other := (model runWithCaching: ids reversed names: #('blocks.0.hook_resid_post')) cachedActivations at: 0 -> #residual.
         output := model
             withHooks: {InterventionHook patch: 'blocks.0.hook_resid_post' with: other at: {'position' -> 4}}
@@ -237,8 +234,8 @@ def test_patching_from_a_cache_equals_the_same_in_transformer_lens(
 def test_a_wrong_hook_is_an_error_that_helps(
     neuroscope: Callable[..., Any], image: Path, demo_bundle: Path, source: str, words: list[str]
 ) -> None:
-    program = PRELUDE + f"model withHooks: {{{source}}} do: [ model forward: Text ]"
-    finished = neuroscope("eval", "--bundle", demo_bundle, "-", input=program)
+    program = f"model withHooks: {{{source}}} do: [ model forward: text ]"
+    finished = neuroscope("eval", "--bundle", demo_bundle, "-e", PRELUDE, "-e", program)
     assert finished.returncode == 1
     for word in words:
         assert word in finished.stderr
@@ -248,8 +245,8 @@ def test_more_tokens_than_positions_are_refused_with_both_numbers(
     neuroscope: Callable[..., Any], image: Path, demo_bundle: Path
 ) -> None:
     positions = json.loads((demo_bundle / "config.json").read_text())["n_positions"]
-    program = PRELUDE + f"model forward: (Array new: {positions + 1} withAll: 5)"
-    finished = neuroscope("eval", "--bundle", demo_bundle, "-", input=program)
+    program = f"model forward: (Array new: {positions + 1} withAll: 5)"
+    finished = neuroscope("eval", "--bundle", demo_bundle, "-e", PRELUDE, "-e", program)
     assert finished.returncode == 1
     assert str(positions) in finished.stderr
     assert str(positions + 1) in finished.stderr

@@ -32,7 +32,7 @@ log := OrderedCollection new.
  (123456789 raisedTo: 25) printString size.
  [ 1 / 0 ] on: ZeroDivide do: [ :error | error return: error class name ]}
 """
-UNSEEN_PRINTED = "{42. #(#unwound). 7. true. 203. #ZeroDivide}"
+UNSEEN_PRINTED = "#(42 #(#unwound) 7 true 203 #ZeroDivide)"
 
 
 def upstream() -> Path:

@@ -18,7 +18,7 @@ export const bars: ViewFunction<BarsPart> = (element, data) => {
   const caption = document.createElement("figcaption");
   const scroll = document.createElement("div");
   scroll.className = "scroll";
-  const svg = select(scroll).append("svg").attr("class", "bars").attr("role", "img");
+  const svg = select(scroll).append("svg").attr("class", "bars fits").attr("role", "img");
   figure.append(caption, scroll, pictureButtons(document, () => svg.node() as SVGSVGElement, "bars"));
   element.append(figure);
 

@@ -10,7 +10,9 @@ import type { HeatMapPart, ViewFunction } from "./view.ts";
 
 const shades = 64;
 const fontSize = 11;
-const characterWidth = 6.2;
+const characterWidth = 6.7;
+/** Longer labels are cut; the readout below has them whole. */
+const longestLabel = 12;
 
 /** Extents in pixels of the viewBox. */
 interface Layout {
@@ -73,7 +75,10 @@ export const heatMap: ViewFunction<HeatMapPart> = (element, data, emit) => {
 
   function moveTo(cell: readonly [number, number]): void {
     cursor = cell;
-    svg.select(".cursor").attr("x", layout.left + cell[1] * layout.cellWidth).attr("y", layout.top + cell[0] * layout.cellHeight);
+    const x = layout.left + cell[1] * layout.cellWidth;
+    svg.select(".cursor").attr("x", x).attr("y", layout.top + cell[0] * layout.cellHeight);
+    const outside = x < scroll.scrollLeft || x + layout.cellWidth > scroll.scrollLeft + scroll.clientWidth;
+    if (outside) scroll.scrollLeft = x + layout.cellWidth + 8 - scroll.clientWidth;
     describe(cell);
   }
 
@@ -92,6 +97,7 @@ export const heatMap: ViewFunction<HeatMapPart> = (element, data, emit) => {
     layout = layOut(next);
     caption.textContent = next.title;
     svg
+      .classed("fits", next.texts === null && next.columns.length <= 32)
       .attr("viewBox", `0 0 ${layout.width} ${layout.height}`)
       .attr("width", layout.width)
       .attr("height", layout.height)
@@ -112,9 +118,9 @@ type Svg = Selection<SVGSVGElement, unknown, null, undefined>;
 
 function layOut(data: HeatMapPart): Layout {
   const longest = (texts: readonly string[]): number =>
-    Math.max(1, ...texts.map((text) => Math.min(16, [...tokenLabel(text)].length)));
+    Math.max(1, ...texts.map((text) => Math.min(longestLabel, [...tokenLabel(text)].length)));
   const cellWidth = data.texts
-    ? Math.max(longest(data.columns), ...data.texts.map(longest)) * characterWidth + 10
+    ? Math.max(longest(data.columns), ...data.texts.map(longest)) * characterWidth + 6
     : data.columns.length > 64 ? 6 : 18;
   const cellHeight = data.texts ? 30 : cellWidth;
   const left = longest(data.rows) * characterWidth + 12;
@@ -132,7 +138,7 @@ function layOut(data: HeatMapPart): Layout {
 
 function shorten(text: string): string {
   const letters = [...tokenLabel(text)];
-  return letters.length > 16 ? `${letters.slice(0, 15).join("")}…` : letters.join("");
+  return letters.length > longestLabel ? `${letters.slice(0, longestLabel - 1).join("")}…` : letters.join("");
 }
 
 function drawLabels(svg: Svg, data: HeatMapPart, layout: Layout): void {

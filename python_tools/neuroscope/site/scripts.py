@@ -1,6 +1,6 @@
 """Builds what the browser runs: bundles TypeScript with esbuild, compiles the kernels with AssemblyScript's compiler.
 
-Every output is made anew in build/; esbuild takes a fraction of a second, so nothing is cached.
+Scripts are bundled anew each time, in a fraction of a second; kernels only when a source is newer than they are.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ def bundle_script(source: Path, output: Path, *, minify: bool = True, format: st
 def build_kernels() -> Path:
     """build/kernels.wasm, from js_bridge/kernels/assembly/."""
     output = project.BUILD / "kernels.wasm"
+    sources = (project.ROOT / "js_bridge" / "kernels").rglob("*.ts")
+    if output.exists() and output.stat().st_mtime > max(source.stat().st_mtime for source in sources):
+        return output
     output.parent.mkdir(parents=True, exist_ok=True)
     command = [str(project.node_program()), str(project.ROOT / "js_bridge" / "kernels" / "build.ts"), str(output)]
     finished = subprocess.run(command, cwd=project.ROOT, check=False, capture_output=True, text=True)
