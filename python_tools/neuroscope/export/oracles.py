@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from neuroscope.errors import MissingProgramError
 from neuroscope.export.architecture import Architecture
 from neuroscope.export.tensor_file import Floats
@@ -35,14 +33,16 @@ def has_transformer_lens() -> bool:
     return has_torch() and importlib.util.find_spec("transformer_lens") is not None
 
 
-def best_oracle() -> tuple[str, Oracle]:
-    """The oracle to use, with its name and version.
+def best_oracle(architecture: Architecture) -> tuple[str, Oracle]:
+    """The oracle to use, with its name and version: TransformerLens where it is installed and right.
+
+    Its bridge scales attention scores by the root of the head's width also where the configuration says not to.
 
     Raises: MissingProgramError without PyTorch.
     """
     from importlib.metadata import version
 
-    if has_transformer_lens():
+    if has_transformer_lens() and architecture.option("scaleScores"):
         return f"transformer-lens {version('transformer-lens')}", transformer_lens_activations
     if has_torch():
         return f"transformers {version('transformers')}", transformers_activations
@@ -153,5 +153,5 @@ def transformer_lens_activations(folder: Path, architecture: Architecture, token
             value = cache[point.name].detach()
             if point.name.endswith("hook_attn_scores"):
                 value = _mask_future(value)
-            activations[point.name] = np.array(value)
+            activations[point.name] = value.numpy()
     return activations

@@ -144,12 +144,16 @@ def add_reference(source: Checkpoint, folder: Path) -> str:
         if own.is_file():
             return "none: the checkpoint's own reference belongs to other weights, and PyTorch is not installed"
         return "none: PyTorch is not installed, and the checkpoint has no reference of its own"
-    made_with = make_reference(exported, digest)
-    return f"made with {made_with}"
+    return f"made with {write_checkpoint_reference(folder)}"
 
 
-def make_reference(checkpoint: Checkpoint, digest: str) -> str:
-    """Writes reference.safetensors into the checkpoint's own folder, with transformers; answers what made it."""
+def write_checkpoint_reference(folder: Path) -> str:
+    """Writes reference.safetensors into a checkpoint's own folder, with transformers; answers what made it.
+
+    A bundle of the same weights then takes it over, also on a machine without PyTorch.
+    """
+    checkpoint = open_checkpoint(folder)
+    digest = weights_digest(checkpoint)
     from importlib.metadata import version
 
     made_with = f"torch {version('torch').split('+')[0]}, transformers {version('transformers')}"
@@ -169,6 +173,6 @@ def reference_from_oracle(
 
     The prompts are those of the folder `tokenizer`, the weights those of `folder`.
     """
-    name, oracle = best_oracle()
+    name, oracle = best_oracle(architecture)
     prompts = reference_prompts(tokenizer, architecture)
     return name, [(tokens, oracle(folder, architecture, tokens)) for tokens in prompts]
