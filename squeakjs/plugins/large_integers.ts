@@ -30,7 +30,10 @@ export function largeIntegersPlugin(): ExternalModule {
   const bits = (compute: (a: bigint, b: bigint) => bigint) => binary((a, b) => fromBigInt(proxy.vm.memory, compute(a, b)));
 
   const add = binary((a, b) => signedLike(a, absolute(a) + absolute(b)));
-  const subtract = binary((a, b) => (a < 0n ? absolute(b) - absolute(a) : absolute(a) - absolute(b)));
+  const subtract = binary((a, b) => {
+    const difference = absolute(a) - absolute(b);
+    return fromBigInt(proxy.vm.memory, a < 0n ? -difference : difference);
+  });
   const compare = binary((a, b) => (a === b ? 0 : a < b ? -1 : 1));
   const negative = (): boolean => proxy.booleanValueOf(proxy.stackValue(0));
   const multiply = (argCount: number): boolean => {
