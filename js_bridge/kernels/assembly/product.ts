@@ -25,7 +25,7 @@ export function product(x: usize, panels: usize, bias: usize, y: usize, rows: i3
   for (let p = 0; p < count; p++) {
     const columns = min(8, N - (p << 3))
     const panel = panels + <usize>p * panelBytes
-    const offset = bias === 0 ? 0 : bias + (<usize>p << 5)
+    const offset: usize = bias === 0 ? 0 : bias + (<usize>p << 5)
     const to = y + (<usize>p << 5)
     for (let row = 0; row < blocked; row += 4) {
       fourRows(x + <usize>row * rowBytes, panel, offset, to + <usize>row * outBytes, rowBytes, outBytes, columns)
@@ -86,7 +86,7 @@ function oneRow(x: usize, panels: usize, bias: usize, y: usize, rowBytes: usize,
       w3 += 32
     }
     const to = y + (<usize>p << 5)
-    const offset = bias === 0 ? 0 : bias + (<usize>p << 5)
+    const offset: usize = bias === 0 ? 0 : bias + (<usize>p << 5)
     const step: usize = bias === 0 ? 0 : 32
     storeRow(to, a0, a1, offset, 8)
     storeRow(to + 32, b0, b1, offset + step, 8)
