@@ -1,6 +1,6 @@
 /**
  * LargeIntegers: the digit primitives that Squeak's Integer classes call by name, by BigInt. Arguments are Integers of
- * any size; as in the original, addition and subtraction work on magnitudes and keep the receiver's sign.
+ * any size; as in the original, comparison, addition and subtraction work on magnitudes; the sign is the receiver's.
  */
 import { fromBigInt, toBigInt } from "../integers.ts";
 import type { ExternalModule } from "../modules.ts";
@@ -34,7 +34,7 @@ export function largeIntegersPlugin(): ExternalModule {
     const difference = absolute(a) - absolute(b);
     return fromBigInt(proxy.vm.memory, a < 0n ? -difference : difference);
   });
-  const compare = binary((a, b) => (a === b ? 0 : a < b ? -1 : 1));
+  const compare = binary((a, b) => (absolute(a) === absolute(b) ? 0 : absolute(a) < absolute(b) ? -1 : 1));
   const negative = (): boolean => proxy.booleanValueOf(proxy.stackValue(0));
   const multiply = (argCount: number): boolean => {
     const isNegative = negative();
