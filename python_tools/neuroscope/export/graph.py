@@ -27,7 +27,11 @@ IR_VERSION = 10
 INPUT = "input_ids"
 AXES = {"B": "batch", "T": "sequence"}
 _ELEMENT_TYPES = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16}
-_ACTIVATIONS = {"geluTanh": ("Gelu", {"approximate": "tanh"}), "geluErf": ("Gelu", {"approximate": "none"}), "relu": ("Relu", {})}  # fmt: skip  # noqa: E501
+_ACTIVATIONS = {
+    "geluTanh": ("Gelu", {"approximate": "tanh"}),
+    "geluErf": ("Gelu", {"approximate": "none"}),
+    "relu": ("Relu", {}),
+}
 
 
 class _Graph:
