@@ -93,7 +93,7 @@ def float_values(rng: random.Random) -> Iterable[float]:
 def floats(rng: random.Random) -> Iterable[str]:
     for value in float_values(rng):
         if math.isfinite(value) and value != 0:
-            yield f"{bits_of(value)} {printed(value)}"
+            yield f"{bits_of(abs(value))} {printed(abs(value))}"
 
 
 def readings(rng: random.Random) -> Iterable[str]:

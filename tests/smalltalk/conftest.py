@@ -1,0 +1,43 @@
+"""Images of the packages below Bridge, and the two machines that run them without any host module."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from neuroscope import project
+from neuroscope.image.build import build_image
+
+PACKAGES = ("Kernel", "Collections", "System", "Kernel-Tests", "Collections-Tests", "System-Tests")
+UPSTREAM_CHATTER = ("squeak: ", "Loaded module: ", "Break: ", "Partial GC ", "Full GC ", "missing primitive: ")
+Run = Callable[[Path], list[str]]
+
+
+def build(output: Path, entry: str | None, *, source: Path = project.SMALLTALK, extra: tuple[str, ...] = ()) -> Path:
+    build_image(source, output, packages=[*PACKAGES, *extra], entry=entry)
+    return output
+
+
+@pytest.fixture(params=["own", "upstream"])
+def run_image(request: pytest.FixtureRequest) -> Run:
+    """Runs an image until it quits; answers the lines that it printed."""
+    if request.param == "own":
+        command, folder = [str(project.node_program()), "tests/squeakjs/run_image.ts", "--seconds", "300"], project.ROOT
+    else:
+        home = os.environ.get("SQUEAKJS_HOME")
+        if not home:
+            pytest.skip("SQUEAKJS_HOME is not set: it names a checkout of SqueakJS, the virtual machine to compare with")
+        command, folder = [str(project.node_program()), "squeak_node.js"], Path(home)
+
+    def run(image: Path) -> list[str]:
+        finished = subprocess.run(
+            [*command, str(image.resolve())], cwd=folder, capture_output=True, text=True, timeout=400, check=False
+        )
+        assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
+        return [line for line in finished.stdout.splitlines() if not line.startswith(UPSTREAM_CHATTER)]
+
+    return run
