@@ -389,6 +389,8 @@ export interface LedgerAnswer {
   budget: number
   passes: readonly { pass: PassId; model: ModelId; waitingAt: string | null }[]
   models: readonly { model: ModelId; name: string; bytes: number }[]
+  /** All that a backend holds: weights, tensors, scratch of running passes. */
+  backends: readonly { backend: BackendName; bytes: number }[]
 }
 
 export interface LedgerLine {

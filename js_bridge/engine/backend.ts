@@ -28,6 +28,8 @@ export type Activation = "geluTanh" | "geluErf" | "relu"
 /** Letters as in the README: B batch, T positions, D width, H heads, K width of a head. */
 export interface Backend {
   readonly name: BackendName
+  /** Of all values and weights that are alive here, scratch of running passes included. */
+  readonly bytes: number
 
   upload(numbers: Float32Array, shape: Shape): Value
   /** A copy; the one place where numbers leave a backend. */

@@ -28,6 +28,7 @@ export class Backends {
   readonly plain: Backend = new ReferenceBackend()
   readonly #options: BackendsOptions
   readonly #opened = new Map<BackendName, Promise<Backend>>()
+  readonly #ready = new Map<BackendName, Backend>()
   readonly #openers: Record<BackendName, BackendOpener>
   #chosen: Promise<OpenedBackend> | null = null
 
@@ -56,12 +57,21 @@ export class Backends {
     if (known !== undefined) return known
     const opening = this.#openers[name]()
     this.#opened.set(name, opening)
-    opening.catch(() => this.#forget(name))
+    opening.then(
+      (backend) => this.#ready.set(name, backend),
+      () => this.#forget(name),
+    )
     return opening
+  }
+
+  /** Those that are open. */
+  ready(): Backend[] {
+    return [...new Set([this.plain, ...this.#ready.values()])]
   }
 
   #forget(name: BackendName): void {
     this.#opened.delete(name)
+    this.#ready.delete(name)
     this.#chosen = null
   }
 

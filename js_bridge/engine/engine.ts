@@ -269,7 +269,8 @@ class MessageEngine implements Engine {
   #ledger(id: number): void {
     const passes = [...this.#passes.values()].map((each) => ({ pass: each.id, model: each.model.id, waitingAt: each.waitingAt }))
     const models = [...this.#models.values()].map((each) => ({ model: each.id, name: each.name, bytes: each.bytes }))
-    this.#post({ kind: "ledger", id, tensors: this.#tensors.ledger(), bytes: this.#tensors.bytes, budget: this.#tensors.budget, passes, models })
+    const backends = this.#backends.ready().map((each) => ({ backend: each.name, bytes: each.bytes }))
+    this.#post({ kind: "ledger", id, tensors: this.#tensors.ledger(), bytes: this.#tensors.bytes, budget: this.#tensors.budget, passes, models, backends })
   }
 }
 

@@ -26,12 +26,20 @@ const BINARY: Record<BinaryOperation, (a: number, b: number) => number> = {
 
 export abstract class ArrayBackend implements Backend {
   abstract readonly name: BackendName
+  bytes = 0
 
-  /** New room for a tensor; what is in it is undefined. */
-  protected abstract allocate(shape: Shape): Value
+  protected abstract room(bytes: number): Storage
   /** The numbers of a value; valid until the next `allocate`. */
   protected abstract view(value: Value): Float32Array
   protected abstract free(storage: Storage): void
+
+  /** New room for a tensor; what is in it is undefined. */
+  protected allocate(shape: Shape): Value {
+    const bytes = 4 * elementsOf(shape)
+    const storage = this.room(bytes)
+    this.bytes += bytes
+    return { shape, storage }
+  }
 
   abstract close(): void
   abstract matrix(numbers: Float32Array, inputs: number, outputs: number, transposed: boolean): Matrix
@@ -62,7 +70,9 @@ export abstract class ArrayBackend implements Backend {
   }
 
   release(value: Value): void {
-    if (--value.storage.references === 0) this.free(value.storage)
+    if (--value.storage.references > 0) return
+    this.bytes -= value.storage.bytes
+    this.free(value.storage)
   }
 
   reshape(value: Value, shape: Shape): Value {

@@ -2,7 +2,7 @@
 // It is here for good: the fast backends are compared with it, and it runs where there is no WebAssembly.
 
 import type { Activation, Matrix, Storage, Value } from "../engine/backend.ts"
-import { elementsOf, lastOf } from "../engine/shape.ts"
+import { lastOf } from "../engine/shape.ts"
 import type { Shape } from "../protocol.ts"
 import { ArrayBackend } from "./array_backend.ts"
 
@@ -18,9 +18,8 @@ interface PlainMatrix extends Matrix {
 export class ReferenceBackend extends ArrayBackend {
   readonly name = "reference"
 
-  protected allocate(shape: Shape): Value {
-    const numbers = new Float32Array(elementsOf(shape))
-    return { shape, storage: { numbers, bytes: numbers.byteLength, references: 1 } as PlainStorage }
+  protected room(bytes: number): Storage {
+    return { numbers: new Float32Array(bytes / 4), bytes, references: 1 } as PlainStorage
   }
 
   protected view(value: Value): Float32Array {
@@ -30,7 +29,6 @@ export class ReferenceBackend extends ArrayBackend {
   /** Nothing to do: the collector sees these bytes. */
   protected free(): void {}
   close(): void {}
-  releaseMatrix(): void {}
 
   matrix(numbers: Float32Array, inputs: number, outputs: number, transposed: boolean): Matrix {
     let own = numbers
@@ -40,7 +38,12 @@ export class ReferenceBackend extends ArrayBackend {
         for (let i = 0; i < inputs; i++) own[i * outputs + o] = numbers[o * inputs + i]
       }
     }
+    this.bytes += own.byteLength
     return { inputs, outputs, bytes: own.byteLength, numbers: own } as PlainMatrix
+  }
+
+  releaseMatrix(matrix: Matrix): void {
+    this.bytes -= matrix.bytes
   }
 
   columns(table: Matrix, ids: Int32Array, lead: Shape): Value {

@@ -60,9 +60,8 @@ export class WasmBackend extends ArrayBackend {
     this.#memory = new Memory(kernels.memory, kernels.heapBase() >>> 0)
   }
 
-  protected allocate(shape: Shape): Value {
-    const bytes = 4 * elementsOf(shape)
-    return { shape, storage: { start: this.#room(bytes), bytes, references: 1 } as WasmStorage }
+  protected room(bytes: number): Storage {
+    return { start: this.#start(bytes), bytes, references: 1 } as WasmStorage
   }
 
   protected view(value: Value): Float32Array {
@@ -79,7 +78,8 @@ export class WasmBackend extends ArrayBackend {
   matrix(numbers: Float32Array, inputs: number, outputs: number, transposed: boolean): Matrix {
     const panels = Math.ceil(outputs / PANEL)
     const bytes = 4 * panels * inputs * PANEL
-    const start = this.#room(bytes)
+    const start = this.#start(bytes)
+    this.bytes += bytes
     const to = this.#memory.floats(start, bytes / 4)
     const [inputStride, outputStride] = transposed ? [1, inputs] : [outputs, 1]
     for (let panel = 0; panel < panels; panel++) {
@@ -95,6 +95,7 @@ export class WasmBackend extends ArrayBackend {
   }
 
   releaseMatrix(matrix: Matrix): void {
+    this.bytes -= matrix.bytes
     this.#memory.free((matrix as PanelMatrix).start, matrix.bytes)
   }
 
@@ -174,7 +175,7 @@ export class WasmBackend extends ArrayBackend {
     return result
   }
 
-  #room(bytes: number): number {
+  #start(bytes: number): number {
     try {
       return this.#memory.allocate(bytes)
     } catch (error) {

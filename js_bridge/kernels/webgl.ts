@@ -28,6 +28,7 @@ export function openWebglBackend(onLost: () => void): WebglBackend {
 
 export class WebglBackend implements Backend {
   readonly name = "webgl"
+  bytes = 0
   readonly #context: WebglContext
   /** Texels of four columns that one fragment makes: 2 with eight draw buffers, 1 with the four that are promised. */
   readonly #blockTexels: 1 | 2
@@ -73,7 +74,9 @@ export class WebglBackend implements Backend {
   }
 
   release(value: Value): void {
-    if (--value.storage.references === 0) this.#context.recycle((value.storage as TextureStorage).texture)
+    if (--value.storage.references > 0) return
+    this.bytes -= value.storage.bytes
+    this.#context.recycle((value.storage as TextureStorage).texture)
   }
 
   /** Rows of whole texels may be read as rows of another number of texels; others are laid out anew. */
@@ -102,10 +105,12 @@ export class WebglBackend implements Backend {
       for (let k = 0; k < inputs; k++) texels[start + 4 * k] = numbers[k * inputStride + n * outputStride]
     }
     this.#context.write(texture, texels)
+    this.bytes += texels.byteLength
     return { inputs, outputs, bytes: texels.byteLength, texture } as TextureMatrix
   }
 
   releaseMatrix(matrix: Matrix): void {
+    this.bytes -= matrix.bytes
     this.#context.delete((matrix as TextureMatrix).texture)
   }
 
@@ -217,7 +222,9 @@ export class WebglBackend implements Backend {
     const texels = (elementsOf(shape) / columns) * texelsOf(columns)
     if (texels > 2 ** 29) throw new EngineError("BadParameter", `A tensor of ${texels} texels: shaders count to ${2 ** 29}`)
     const texture = this.#context.lineTexture(texels)
-    return { shape, storage: { texture, bytes: 16 * texture.width * texture.height, references: 1 } as TextureStorage }
+    const bytes = 16 * texture.width * texture.height
+    this.bytes += bytes
+    return { shape, storage: { texture, bytes, references: 1 } as TextureStorage }
   }
 
   #run(kernel: shaders.Kernel, shape: Shape, inputs: readonly Value[], ints: Ints = {}, floats: Record<string, number> = {}, more: Record<string, Texture> = {}): Value {

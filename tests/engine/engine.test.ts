@@ -120,12 +120,33 @@ describe("forward", () => {
     assert.deepEqual(await logits({ capture, hooks: ["blocks.0.hook_resid_post"] }), plain)
   })
 
-  test("frees all of its scratch", async () => {
-    const { forward, ledger } = await opened()
-    await forward({ hooks: [], enable: ["blocks.0.attn.hook_result", "blocks.0.hook_q_input", "blocks.0.hook_attn_in"] })
-    const { bytes, tensors, passes } = await ledger()
-    assert.deepEqual({ bytes, tensors, passes }, { bytes: 0, tensors: [], passes: [] })
-  })
+  for (const backend of ["reference", "wasm"] as const) {
+    test(`frees all of its scratch in ${backend}, also when it fails, is cancelled or replaced`, async () => {
+      const { session, forward, ledger } = await opened({}, backend)
+      const before = await ledger()
+      const row = session.create(new Array<number>(12).fill(1), [12])
+      const enable = ["blocks.0.attn.hook_result", "blocks.0.hook_q_input", "blocks.0.hook_attn_in", "blocks.1.hook_mlp_in"]
+      await forward({ enable })
+      await forward({ interventions: [{ hook: "hook_embed", action: "add", tensor: row, times: 2, at: { position: [1, 2] } }, { hook: "hook_embed", action: "projectOut", tensor: row }] })
+      const hooks = ["blocks.0.attn.hook_z", "blocks.1.hook_resid_mid"]
+      await forward({ hooks })
+      session.onHook = ({ pass, tensor }) => {
+        session.post({ kind: "release", tensors: [tensor] })
+        session.post({ kind: "cancel", pass })
+      }
+      await assert.rejects(forward({ hooks, interventions: [{ hook: "blocks.0.attn.hook_z", action: "zero" }] }))
+      session.onHook = ({ pass, tensor }) => {
+        const copy = session.name()
+        session.post({ kind: "operate", op: "negate", inputs: [tensor], result: copy })
+        session.post({ kind: "hookAnswer", pass, replacement: copy })
+        session.post({ kind: "release", tensors: [tensor, copy] })
+      }
+      await forward({ hooks })
+      session.post({ kind: "release", tensors: [row, ...(await ledger()).tensors.map((each) => each.tensor)] })
+      const after = await ledger()
+      assert.deepEqual(after, { ...before, id: after.id })
+    })
+  }
 })
 
 describe("hooks", () => {
