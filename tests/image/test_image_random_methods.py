@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -69,8 +69,17 @@ def test_the_same_seed_gives_the_same_methods() -> None:
     assert sources(1) == sources(1) != sources(2)
 
 
+RECOMPILE = """ImageStart prepare.
+(Recompilation of: {Foo}) run; printString"""
+
+
+def tonel(method: RandomMethod) -> str:
+    pattern, body = method.source.split("\n", 1)
+    return f"\n{{ #category : #private }}\nFoo >> {pattern} [\n{body}\n]\n"
+
+
 def test_the_compiler_in_the_image_compiles_them_to_the_same_bytes(
-    tmp_path: Path, run_own: Callable[[Path], list[str]]
+    methods: list[RandomMethod], tmp_path: Path, run_own: Callable[[Path], list[str]]
 ) -> None:
     """The image gets the methods with their sources as this compiler made them, and recompiles them."""
     source = tmp_path / "smalltalk"
@@ -80,17 +89,7 @@ def test_the_compiler_in_the_image_compiles_them_to_the_same_bytes(
     (source / "Random").mkdir()
     (source / "Random" / "package.st").write_text("Package { #name : #Random }")
     (source / "Random" / "Foo.class.st").write_text(
-        class_text("Foo", variables="a b c", class_variables="Shared") + "".join(tonel_methods()), encoding="utf-8"
+        class_text("Foo", variables="a b c", class_variables="Shared") + "".join(map(tonel, methods)), encoding="utf-8"
     )
     build_image(source, tmp_path / "x.image", entry=RECOMPILE, with_tests=False)
     assert run_own(tmp_path / "x.image") == [f"{COUNT} methods recompiled, 0 differ"]
-
-
-RECOMPILE = """ImageStart prepare.
-(Recompilation of: {Foo}) run; printString"""
-
-
-def tonel_methods() -> Iterator[str]:
-    for each in random_methods(behavior(), GLOBALS, seed=SEED, count=COUNT):
-        pattern, body = each.source.split("\n", 1)
-        yield f"\n{{ #category : #private }}\nFoo >> {pattern} [\n{body}\n]\n"
