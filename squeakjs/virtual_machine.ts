@@ -9,6 +9,7 @@ import type { Image } from "./memory.ts";
 import { type ExternalModule, Modules } from "./modules.ts";
 import type { SqueakObject } from "./object.ts";
 import { consolePlugin } from "./plugins/console.ts";
+import { floatArrayPlugin } from "./plugins/float_array.ts";
 import { javaScriptPlugin } from "./plugins/javascript.ts";
 import { largeIntegersPlugin } from "./plugins/large_integers.ts";
 import { miscPlugin } from "./plugins/misc.ts";
@@ -51,6 +52,7 @@ export class VirtualMachine extends Interpreter {
     this.proxy = new InterpreterProxy(this);
     this.modules = new Modules(this, this.proxy);
     this.registerExternalModule("ConsolePlugin", consolePlugin());
+    this.registerExternalModule("FloatArrayPlugin", floatArrayPlugin());
     this.registerExternalModule("JavaScriptPlugin", javaScriptPlugin(this));
     this.registerExternalModule("LargeIntegers", largeIntegersPlugin());
     this.registerExternalModule("MiscPrimitivePlugin", miscPlugin());
