@@ -7,6 +7,8 @@ import { Machine } from "./machine.ts";
 
 interface BrowserRun {
   readonly image: string;
+  readonly engine: string;
+  readonly kernels: string;
   readonly start: HostMessage;
   readonly bundles: Record<string, string>;
   readonly backend: string;
@@ -32,8 +34,8 @@ window.neuroscopeRun = async (run) => {
   const response = await fetch(run.image);
   if (!response.ok) throw new Error(`The image ${run.image} could not be fetched: status ${response.status}.`);
   const engine = new EngineWorker({
-    url: "engine.js",
-    kernels: "kernels.wasm",
+    url: run.engine,
+    kernels: run.kernels,
     bundles: run.bundles,
     backend: run.backend,
     without: [],

@@ -141,12 +141,45 @@ def test_ablation_shows_the_reference_probabilities_and_toggling_back_restores_t
     assert shown(lens) == before
 
 
+def test_while_a_hook_block_waits_the_page_animates_and_other_passes_run(lens: Page) -> None:
+    """A hook that waits ten seconds parks one Smalltalk process, and nothing else."""
+    lens.click(".cm-content")
+    lens.keyboard.press("Control+a")
+    lens.keyboard.insert_text(
+        "slow := [ model withHooks: {ActivationHook layer: 0 component: #residual action: "
+        "[ :a | (Delay forSeconds: 10) wait. nil ]} do: [ model forward: 'The cat' ]. Transcript show: 'slow is done' ] fork"
+    )
+    lens.keyboard.press("Control+a")
+    lens.keyboard.press("Control+d")
+    lens.evaluate(
+        """() => {
+            window.gaps = [];
+            let last = performance.now();
+            const started = last;
+            const frame = (now) => {
+                window.gaps.push(now - last);
+                last = now;
+                if (now - started < 8000) requestAnimationFrame(frame);
+                else window.animated = true;
+            };
+            requestAnimationFrame(frame);
+        }"""
+    )
+    assert print_it(lens, "6 * 7") == "6 * 7 42"
+    hooks = "model hookManager removeAllHooks. (model forward: 'The cat') logits shape"
+    assert print_it(lens, hooks).startswith(f"{hooks} #(1 ")
+    expect(lens.locator("#transcript")).not_to_contain_text("slow is done")
+    lens.wait_for_function("window.animated", timeout=20 * SECONDS)
+    assert lens.evaluate("Math.max(...window.gaps.slice(1))") < 50
+    expect(lens.locator("#transcript")).to_contain_text("slow is done", timeout=20 * SECONDS)
+
+
 def test_a_click_on_a_cell_shows_its_ten_tokens(lens: Page) -> None:
     picture = lens.locator("[data-tool-class=InteractiveLens] svg.heat-map").first
     box = picture.bounding_box()
     assert box is not None
     table = lens.locator("table.data")
-    title = lens.locator("figcaption", has_text="position")
+    title = lens.locator("figcaption", has_text=", after")
     before = title.text_content()
     picture.click(position={"x": 120, "y": 40})
     expect(title).not_to_have_text(before or "", timeout=20 * SECONDS)

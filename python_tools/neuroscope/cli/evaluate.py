@@ -55,6 +55,7 @@ def _run(options: argparse.Namespace) -> int:
         bundles=find_bundles(folders),
         backend=options.backend,
         timeout=options.timeout,
+        site=options.site,
     )
     return run_in_chromium(run) if options.host == "chromium" else run_in_node(run)
 

@@ -25,7 +25,10 @@ from neuroscope.site.server import serve
 
 @dataclass(frozen=True)
 class MachineRun:
-    """An image and what it is told first. `bundles` maps the names that the image may ask for to folders."""
+    """An image and what it is told first. `bundles` maps the names that the image may ask for to folders.
+
+    With `site`, engine and kernels are those of a built site and not made anew.
+    """
 
     image: Path
     start: Mapping[str, Any]
@@ -33,6 +36,7 @@ class MachineRun:
     backend: str | None = None
     timeout: float | None = None
     fail_primitives: tuple[int | str, ...] = ()
+    site: Path | None = None
 
     def ensure_image(self) -> None:
         """The project's own image is built where it is missing; any other one has to be there."""
@@ -80,7 +84,7 @@ def capture_in_node(run: MachineRun) -> str:
 
 def _start_node(run: MachineRun, *, stdout: int | None) -> subprocess.CompletedProcess[str]:
     run.ensure_image()
-    kernels = build_kernels() if run.bundles else None
+    kernels = None if not run.bundles else run.site / "kernels.wasm" if run.site else build_kernels()
     with tempfile.TemporaryDirectory() as folder:
         description = Path(folder) / "run.json"
         description.write_text(
@@ -90,7 +94,7 @@ def _start_node(run: MachineRun, *, stdout: int | None) -> subprocess.CompletedP
                     "start": dict(run.start),
                     "bundles": {name: str(path.resolve()) for name, path in run.bundles.items()},
                     "backend": run.backend or "auto",
-                    "kernels": None if kernels is None else str(kernels),
+                    "kernels": None if kernels is None else str(kernels.resolve()),
                     "timeoutSeconds": run.timeout,
                     "failPrimitives": list(run.fail_primitives),
                 }
@@ -142,11 +146,13 @@ def _drive_chromium(run: MachineRun, write: Callable[[int, bytes], None]) -> int
         finished.set()
 
     harness = build_harness()
-    mounts = {"/": harness, "/image/": run.image.resolve().parent}
+    mounts = {"/": harness, "/engine/": run.site or harness, "/image/": run.image.resolve().parent}
     for name, path in run.bundles.items():
         mounts[f"/bundles/{name}/"] = path.resolve()
     description = {
         "image": f"/image/{run.image.name}",
+        "engine": "/engine/engine.js",
+        "kernels": "/engine/kernels.wasm",
         "start": dict(run.start),
         "bundles": {name: f"/bundles/{name}/" for name in run.bundles},
         "backend": run.backend or "auto",

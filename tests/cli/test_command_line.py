@@ -1,0 +1,114 @@
+"""The command line: what the README shows exists, and what a person gets wrong is told in one sentence."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuroscope import project
+from neuroscope.cli.main import build_parser
+
+
+def documented_commands() -> list[str]:
+    readme = (project.ROOT / "README.md").read_text(encoding="utf-8")
+    return sorted(set(re.findall(r"^neuroscope ([a-z-]+)", readme, re.MULTILINE)))
+
+
+def test_every_documented_command_exists() -> None:
+    commands = documented_commands()
+    assert commands
+    helped = build_parser().format_help()
+    for command in commands:
+        assert re.search(rf"^\s+{command}\b", helped, re.MULTILINE), command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["eval"], ["Nothing to evaluate", "-e"]),
+        (["eval", "missing.st"], ["missing.st", "cannot be read"]),
+        (["eval", "--image", "missing.image", "-e", "1"], ["missing.image", "image build"]),
+        (["eval", "--bundle", "missing", "-e", "1"], ["missing", "bundle.json", "neuroscope export"]),
+        (["site", "-o", "nowhere", "--bundle", "missing"], ["missing", "bundle.json"]),
+        (["export", "missing", "-o", "nowhere"], ["missing"]),
+        (["verify", "missing"], ["missing"]),
+        (["image", "test", "--only", "NoSuchTest"], ["NoSuchTest"]),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(
+    neuroscope: Callable[..., Any], image: Path, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    finished = neuroscope(*arguments)
+    assert finished.returncode == 1
+    assert "Traceback" not in finished.stderr
+    for word in words:
+        assert word in finished.stderr
+    assert not Path("nowhere").exists()
+
+
+def test_a_syntax_error_tells_its_place(neuroscope: Callable[..., Any], image: Path) -> None:
+    finished = neuroscope("eval", "-e", "3 + ")
+    assert finished.returncode == 1
+    assert "line 1, column 5" in finished.stderr
+
+
+def test_an_unknown_bundle_is_refused_with_those_there_are(
+    neuroscope: Callable[..., Any], image: Path, demo_bundle: Path
+) -> None:
+    finished = neuroscope("eval", "--bundle", demo_bundle, "-e", "TransformerModel fromHuggingFace: 'gpt5'")
+    assert finished.returncode == 1
+    assert "gpt5" in finished.stderr
+    assert "neuroscope-demo" in finished.stderr
+
+
+def test_webgl_is_refused_by_name_where_there_is_none(
+    neuroscope: Callable[..., Any], image: Path, demo_bundle: Path
+) -> None:
+    finished = neuroscope(
+        "eval", "--backend", "webgl", "--bundle", demo_bundle, "-e", "TransformerModel fromHuggingFace: 'neuroscope-demo'"
+    )
+    assert finished.returncode == 1
+    assert "BackendUnavailable" in finished.stderr
+    assert "webgl" in finished.stderr.lower()
+
+
+def test_load_files_tonel_in_before_the_program_runs(
+    neuroscope: Callable[..., Any], image: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "Greeter.class.st").write_text(
+        '"\nI greet.\n"\nClass { #name : #Greeter, #superclass : #Object, #category : #Tests }\n\n'
+        "{ #category : #evaluating }\nGreeter >> greet [\n\t^ 'hello'\n]\n",
+        encoding="utf-8",
+    )
+    finished = neuroscope("eval", "--load", tmp_path, "-e", "Greeter new greet")
+    assert (finished.returncode, finished.stdout) == (0, "'hello'\n"), finished.stderr
+
+
+def test_the_site_without_its_kernels_says_which_file_is_missing(
+    neuroscope: Callable[..., Any], image: Path, demo_site: Path, tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(demo_site, site)
+    finished = neuroscope(
+        "eval", "--in", "chromium", "--site", site, "-e", "(TransformerModel fromHuggingFace: 'neuroscope-demo') backend"
+    )
+    assert finished.returncode == 0, finished.stderr
+    (site / "kernels.wasm").unlink()
+    finished = neuroscope(
+        "eval",
+        "--in",
+        "chromium",
+        "--site",
+        site,
+        "--backend",
+        "wasm",
+        "-e",
+        "(TransformerModel fromHuggingFace: 'neuroscope-demo') backend",
+    )
+    assert finished.returncode == 1
+    assert "kernels.wasm" in finished.stderr
