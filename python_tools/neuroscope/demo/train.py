@@ -83,7 +83,7 @@ class Recipe:
             Phase("language", 32, 0.2, 2.5e-3, 2.5e-3),
             Phase("copying", 14, 0.5, 2.5e-3, 2.5e-3),
             Phase("settling", 20, 0.2, 2.5e-3, 1.9e-3),
-            Phase("cooling", 32, 0.2, 1.9e-3, 1e-4),
+            Phase("cooling", 26, 0.2, 1.9e-3, 1e-4),
         )
     )
 
