@@ -1,4 +1,4 @@
-"""What tests share: the image, the demo bundle and site, built once a run, and the command line as a person calls it."""
+"""What tests share: image, demo bundle and site, built once a run, and the command line as a person calls it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from neuroscope import project
 from neuroscope.cli.demo import make_demo_bundle, make_demo_site
 from neuroscope.image.build import build_image
@@ -38,9 +37,7 @@ def demo_site() -> Path:
 def neuroscope() -> Neuroscope:
     """Runs `neuroscope ARGUMENTS…` and answers the finished process, whatever its status."""
 
-    def run(
-        *arguments: str | Path, input: str | None = None, timeout: float = 300
-    ) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, input: str | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "neuroscope.cli.main", *map(str, arguments)]
         return subprocess.run(command, input=input, capture_output=True, text=True, timeout=timeout, check=False)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from neuroscope import project
 from neuroscope.cli.main import build_parser
 
@@ -70,7 +69,13 @@ def test_webgl_is_refused_by_name_where_there_is_none(
     neuroscope: Callable[..., Any], image: Path, demo_bundle: Path
 ) -> None:
     finished = neuroscope(
-        "eval", "--backend", "webgl", "--bundle", demo_bundle, "-e", "TransformerModel fromHuggingFace: 'neuroscope-demo'"
+        "eval",
+        "--backend",
+        "webgl",
+        "--bundle",
+        demo_bundle,
+        "-e",
+        "TransformerModel fromHuggingFace: 'neuroscope-demo'",
     )
     assert finished.returncode == 1
     assert "BackendUnavailable" in finished.stderr
@@ -95,7 +100,13 @@ def test_the_site_without_its_kernels_says_which_file_is_missing(
     site = tmp_path / "site"
     shutil.copytree(demo_site, site)
     finished = neuroscope(
-        "eval", "--in", "chromium", "--site", site, "-e", "(TransformerModel fromHuggingFace: 'neuroscope-demo') backend"
+        "eval",
+        "--in",
+        "chromium",
+        "--site",
+        site,
+        "-e",
+        "(TransformerModel fromHuggingFace: 'neuroscope-demo') backend",
     )
     assert finished.returncode == 0, finished.stderr
     (site / "kernels.wasm").unlink()

@@ -1,4 +1,4 @@
-"""Blocks as hooks, in every way that Smalltalk lets a block be left, against the same interventions in TransformerLens."""
+"""Blocks as hooks, left in every way that Smalltalk knows, against the same interventions in TransformerLens."""
 
 from __future__ import annotations
 
@@ -165,9 +165,12 @@ def test_the_ledger_returns_to_where_it_was(evaluate: Evaluate) -> None:
         """| before work |
         model forward: text.
         work := [
-            model withHooks: {ActivationHook layer: 1 component: #residual action: [ :a | a mean. nil ]} do: [ model forward: text ].
-            [ model withHooks: {ActivationHook layer: 1 component: #residual action: [ :a | Error signal: 'stop' ]} do: [ model forward: text ] ]
-                on: Error do: [ :error | error return: nil ].
+            model
+                withHooks: {ActivationHook layer: 1 component: #residual action: [ :a | a mean. nil ]}
+                do: [ model forward: text ].
+            [ model
+                withHooks: {ActivationHook layer: 1 component: #residual action: [ :a | Error signal: 'stop' ]}
+                do: [ model forward: text ] ] on: Error do: [ :error | error return: nil ].
             (model runWithCaching: text) cachedActivations size.
             nil ].
         before := (Engine default ledger at: 'tensors') size.
@@ -205,7 +208,8 @@ def test_patching_from_a_cache_equals_the_same_in_transformer_lens(
         evaluate,
         """| output ids other |
         ids := model tokenizer encodeWithBos: text.
-        other := (model runWithCaching: ids reversed names: #('blocks.0.hook_resid_post')) cachedActivations at: 0 -> #residual.
+        other := (model runWithCaching: ids reversed names: #('blocks.0.hook_resid_post')) cachedActivations
+            at: 0 -> #residual.
         output := model
             withHooks: {InterventionHook patch: 'blocks.0.hook_resid_post' with: other at: {'position' -> 4}}
             do: [ model forward: ids ].""",
@@ -225,7 +229,10 @@ def test_patching_from_a_cache_equals_the_same_in_transformer_lens(
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("ActivationHook name: 'blocks.1.hook_resid_pots' action: [ :a | a ]", ["blocks.1.hook_resid_pots", "blocks.1.hook_resid_post"]),
+        (
+            "ActivationHook name: 'blocks.1.hook_resid_pots' action: [ :a | a ]",
+            ["blocks.1.hook_resid_pots", "blocks.1.hook_resid_post"],
+        ),
         ("ActivationHook layer: 99 component: #residual action: [ :a | a ]", ["99", "0 to"]),
         ("ActivationHook layer: 0 component: #residual action: [ :a | 'text' ]", ["'text'", "nil", "shape"]),
         ("ActivationHook layer: 0 component: #residual action: [ :a | a at: 0 ]", ["shape"]),

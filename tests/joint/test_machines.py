@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from neuroscope import project
 from neuroscope.site.scripts import bundle_script
 
@@ -98,7 +97,9 @@ def test_expressions_share_their_variables_and_the_transcript_is_apart(
     assert "seen" in finished.stderr
 
 
-def test_a_program_in_which_every_process_waits_ends_with_all_stacks(neuroscope: Callable[..., Any], image: Path) -> None:
+def test_a_program_in_which_every_process_waits_ends_with_all_stacks(
+    neuroscope: Callable[..., Any], image: Path
+) -> None:
     finished = neuroscope("eval", "-e", "Semaphore new wait")
     assert finished.returncode == 1
     assert "waits" in finished.stderr

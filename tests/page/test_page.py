@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import Page, expect
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from neuroscope import project
 from neuroscope.cli.site import DEFAULT_SENTENCE
 from neuroscope.site.server import serve
+from playwright.sync_api import Page, expect
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 SECONDS = 1000
 
@@ -50,7 +49,7 @@ def lens(page: Page, url: str) -> Page:
 
 @pytest.fixture(scope="module")
 def probabilities(demo_bundle: Path) -> dict[str, dict[str, float]]:
-    """What transformers gives for the default sentence: token ► probability, clean, and with layer 0's attention zeroed."""
+    """What transformers gives after the default sentence, clean and with layer 0's attention zeroed."""
     tokenizer = AutoTokenizer.from_pretrained(demo_bundle)
     model = AutoModelForCausalLM.from_pretrained(demo_bundle, dtype=torch.float32, attn_implementation="eager")
     ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer.encode(DEFAULT_SENTENCE)]])
@@ -147,7 +146,8 @@ def test_while_a_hook_block_waits_the_page_animates_and_other_passes_run(lens: P
     lens.keyboard.press("Control+a")
     lens.keyboard.insert_text(
         "slow := [ model withHooks: {ActivationHook layer: 0 component: #residual action: "
-        "[ :a | (Delay forSeconds: 10) wait. nil ]} do: [ model forward: 'The cat' ]. Transcript show: 'slow is done' ] fork"
+        "[ :a | (Delay forSeconds: 10) wait. nil ]} do: [ model forward: 'The cat' ]. "
+        "Transcript show: 'slow is done' ] fork"
     )
     lens.keyboard.press("Control+a")
     lens.keyboard.press("Control+d")

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from neuroscope import project
 
 # Folder of TypeScript ► the folders that it may import besides itself.
@@ -64,7 +63,9 @@ def test_typescript_imports_only_along_the_arrows(folder: str) -> None:
 
 
 def test_the_virtual_machine_touches_neither_document_nor_network_nor_node() -> None:
-    forbidden = re.compile(r"\b(document\.|window\.|fetch\(|XMLHttpRequest|WebSocket|localStorage|indexedDB|from \"node:)")
+    forbidden = re.compile(
+        r"\b(document\.|window\.|fetch\(|XMLHttpRequest|WebSocket|localStorage|indexedDB|from \"node:)"
+    )
     wrong = [
         f"{file.name}: {line.strip()}"
         for file in (project.ROOT / "squeakjs").rglob("*.ts")
@@ -115,10 +116,7 @@ def test_no_source_imports_the_tests() -> None:
 
 def smalltalk_classes() -> dict[str, str]:
     """Class name ► the package whose folder defines it."""
-    return {
-        file.name.removesuffix(".class.st"): file.parent.name
-        for file in project.SMALLTALK.rglob("*.class.st")
-    }
+    return {file.name.removesuffix(".class.st"): file.parent.name for file in project.SMALLTALK.rglob("*.class.st")}
 
 
 _COMMENT_OR_TEXT = re.compile(r"\"[^\"]*\"|'[^']*'|#'[^']*'|\$.", re.DOTALL)

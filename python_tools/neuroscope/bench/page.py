@@ -109,7 +109,9 @@ def _visit(browser: Any, url: str) -> dict[str, float]:
         )
     except Exception as error:
         shown = page.inner_text("body")
-        raise NeuroScopeError(f"{url} showed no live lens within {_TIMEOUT_MILLISECONDS / 1000:.0f} s: {shown[:300]!r}.") from error
+        raise NeuroScopeError(
+            f"{url} showed no live lens within {_TIMEOUT_MILLISECONDS / 1000:.0f} s: {shown[:300]!r}."
+        ) from error
     marks: dict[str, float] = page.evaluate(_MARKS)
     paints = page.evaluate(
         "() => Object.fromEntries(performance.getEntriesByType('paint').map(paint => [paint.name, paint.startTime]))"

@@ -43,7 +43,9 @@ def _run(options: argparse.Namespace) -> int:
         "mode": "eval",
         "sources": sources,
         "raw": options.raw,
-        "load": [{"name": str(path), "text": _read(path)} for given in options.load for path in _smalltalk_files(given)],
+        "load": [
+            {"name": str(path), "text": _read(path)} for given in options.load for path in _smalltalk_files(given)
+        ],
     }
     image, folders = options.image, list(options.bundle)
     if options.site is not None:

@@ -47,7 +47,8 @@ def _verify(options: argparse.Namespace) -> int:
     largest = report.largest
     report.raise_if_off()
     print(
-        f"{options.bundle}: all {len(report.hooks)} hooks in {report.host} ({report.backend}) agree with {report.oracle}; "
+        f"{options.bundle}: all {len(report.hooks)} hooks in {report.host} ({report.backend}) agree with "
+        f"{report.oracle}; "
         f"closest to its limit is {largest.hook}, {largest.difference:.3g} of {largest.allowed:.3g}"
     )
     return 0
@@ -57,6 +58,8 @@ def _train(options: argparse.Namespace) -> int:
     try:
         from neuroscope.demo.train import train_demo
     except ImportError as error:
-        raise MissingProgramError("PyTorch is missing, and training needs it: pip install 'neuroscope[torch]'.") from error
+        raise MissingProgramError(
+            "PyTorch is missing, and training needs it: pip install 'neuroscope[torch]'."
+        ) from error
     train_demo(options.output, work=options.work)
     return 0

@@ -33,7 +33,9 @@ def build_kernels() -> Path:
     command = [str(project.node_program()), str(project.ROOT / "js_bridge" / "kernels" / "build.ts"), str(output)]
     finished = subprocess.run(command, cwd=project.ROOT, check=False, capture_output=True, text=True)
     if finished.returncode != 0:
-        raise NeuroScopeError(f"The kernels could not be compiled: {finished.stderr.strip() or finished.stdout.strip()}")
+        raise NeuroScopeError(
+            f"The kernels could not be compiled: {finished.stderr.strip() or finished.stdout.strip()}"
+        )
     return output
 
 
