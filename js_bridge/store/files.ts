@@ -6,9 +6,9 @@ import type { FetchBytes } from "./fetch.ts"
 export const readFiles: FetchBytes = async (path, range, onBytes) => {
   try {
     if (range === undefined) {
-      const bytes = await readFile(path)
-      onBytes?.(bytes.length)
-      return bytes
+      const { buffer, byteOffset, length } = await readFile(path)
+      onBytes?.(length)
+      return new Uint8Array(buffer, byteOffset, length) // a Buffer's slice() would not copy
     }
     const file = await open(path)
     try {

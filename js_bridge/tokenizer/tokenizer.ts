@@ -13,6 +13,7 @@ export class Tokenizer {
   /** Takes the parsed tokenizer.json and tokenizer_config.json. */
   constructor(tokenizer: Record<string, unknown>, config: Record<string, unknown>) {
     this.#tokenizer = new HuggingFaceTokenizer(tokenizer, config)
+    useUnicodeSpaces(this.#tokenizer.pre_tokenizer)
     this.size = this.#tokenizer.get_vocab().size
     this.bos = this.#idOf(config.bos_token)
     this.eos = this.#idOf(config.eos_token)
@@ -24,6 +25,7 @@ export class Tokenizer {
   }
 
   decode(ids: readonly number[]): string {
+    if (ids.length === 0) return "" // the library refuses it
     return this.#tokenizer.decode([...ids], { skip_special_tokens: false, clean_up_tokenization_spaces: false })
   }
 
@@ -41,4 +43,22 @@ export class Tokenizer {
     const text = typeof token === "object" && token !== null ? (token as { content?: unknown }).content : token
     return typeof text === "string" ? (this.#tokenizer.token_to_id(text) ?? null) : null
   }
+}
+
+/**
+ * Makes \s mean Unicode's White_Space in every pattern of a pre-tokenizer, as in the Rust library. JavaScript's own
+ * counts U+FEFF in and U+0085 out, so a text with either would get other ids.
+ */
+function useUnicodeSpaces(preTokenizer: unknown): void {
+  if (typeof preTokenizer !== "function") return // the library's objects can be called
+  const node = preTokenizer as unknown as { pattern?: unknown; tokenizers?: unknown }
+  if (node.pattern instanceof RegExp) {
+    const source = node.pattern.source.replace(/\\(.)/gs, (escape, letter: string) => {
+      if (letter === "s") return "\\p{White_Space}"
+      return letter === "S" ? "\\P{White_Space}" : escape
+    })
+    const flags = /[uv]/.test(node.pattern.flags) ? node.pattern.flags : `${node.pattern.flags}u`
+    node.pattern = new RegExp(source, flags)
+  }
+  if (Array.isArray(node.tokenizers)) for (const each of node.tokenizers) useUnicodeSpaces(each)
 }

@@ -95,7 +95,7 @@ def write_manifest(folder: Path, chunk: int = 16 * 2**20) -> dict[str, Any]:
 
 
 def pack(tensor: Any) -> dict[str, Any]:
-    numbers = np.ascontiguousarray(tensor, dtype="<f4")
+    numbers = np.asarray(tensor, dtype="<f4", order="C")
     return {"shape": list(numbers.shape), "base64": base64.b64encode(numbers.tobytes()).decode()}
 
 

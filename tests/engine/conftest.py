@@ -154,3 +154,16 @@ def run_in_page(page: Page, site: Site, jobs: list[dict[str, Any]], **settings: 
     page.wait_for_function("typeof runJobs === 'function'")
     results, logs = page.evaluate("([jobs, settings]) => runJobs(jobs, settings)", [jobs, site.settings(**settings)])
     return results, logs
+
+
+PLACES = [("node", "reference"), ("node", "wasm"), ("chromium", "wasm"), ("chromium", "webgl")]
+
+
+def run(where: str, backend: str, jobs: list[dict[str, Any]], request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    jobs = [{**job, "backend": backend} for job in jobs]
+    if where == "node":
+        runner: Runner = request.getfixturevalue("run_in_node")
+        return runner([{**job, "bundle": str(job["bundle"])} for job in jobs])
+    site: Site = request.getfixturevalue("site")
+    results, _ = run_in_page(request.getfixturevalue("tab"), site, [{**job, "bundle": site.publish(job["bundle"])} for job in jobs])
+    return results

@@ -20,12 +20,21 @@ export interface Job {
     /** Wait at these hooks, and answer each with its own value plus this number. */
     addAtHooks?: Record<string, number>
   }[]
+  operations?: Operation[]
+}
+
+/** Tensor operations alone, on the backend of the job's bundle. */
+export interface Operation {
+  op: string
+  inputs: Packed[]
+  parameters?: object
 }
 
 export interface JobResult {
   loaded: LoadedAnswer
   progress: { bytesLoaded: number; bytesTotal: number; cached: number } | null
   passes: (Record<string, Packed> | { error: unknown })[]
+  operations: (Packed | { error: unknown })[]
 }
 
 export interface Mailbox {
@@ -60,6 +69,10 @@ export async function runJob(mailbox: Mailbox, job: Job): Promise<JobResult> {
     mailbox.post({ kind: "create", tensor, shape }, [unpack(base64)])
     return tensor++
   }
+  const read = async (id: number): Promise<Packed> => {
+    const { message, attachments } = await ask({ kind: "read", tensor: id })
+    return { shape: (message as Extract<Answer, { kind: "numbers" }>).shape, base64: pack(attachments[0] as Float32Array) }
+  }
   const passes: JobResult["passes"] = []
   for (const [pass, wanted] of job.passes.entries()) {
     const names = wanted.capture === "on" ? loaded.hooks.filter((hook) => hook.on).map((hook) => hook.name) : wanted.capture
@@ -77,8 +90,7 @@ export async function runJob(mailbox: Mailbox, job: Job): Promise<JobResult> {
       await ask(request)
       const result: Record<string, Packed> = {}
       for (const { name, tensor: id } of [...capture, { name: "logits", tensor: logits }]) {
-        const { message, attachments } = await ask({ kind: "read", tensor: id })
-        result[name] = { shape: (message as Extract<Answer, { kind: "numbers" }>).shape, base64: pack(attachments[0] as Float32Array) }
+        result[name] = await read(id)
       }
       passes.push(result)
     } catch (error) {
@@ -86,8 +98,20 @@ export async function runJob(mailbox: Mailbox, job: Job): Promise<JobResult> {
     }
     mailbox.post({ kind: "release", tensors: [...capture.map((each) => each.tensor), logits] })
   }
+  const operations: JobResult["operations"] = []
+  for (const { op, inputs, parameters } of job.operations ?? []) {
+    const names = inputs.map(create)
+    const result = tensor++
+    mailbox.post({ kind: "operate", op, inputs: names, parameters, result } as Request)
+    try {
+      operations.push(await read(result))
+    } catch (error) {
+      operations.push({ error })
+    }
+    mailbox.post({ kind: "release", tensors: [...names, result] })
+  }
   await ask({ kind: "unload", model: loaded.model })
-  return { loaded, progress, passes }
+  return { loaded, progress, passes, operations }
 }
 
 function pack(numbers: Float32Array): string {

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import SHAPES, Checkpoint, pack, unpack
-from conftest import Runner, Site, run_in_page
+from conftest import PLACES, run
 
 TOLERANCE = 1e-4
 OPTIONAL = ["hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input", "hook_mlp_in", "attn.hook_result"]
@@ -48,19 +48,6 @@ def far(name: str, ours: np.ndarray, theirs: np.ndarray) -> str | None:
 def all_far(ours: dict[str, Any], cache: dict[str, np.ndarray], logits: np.ndarray) -> list[str]:
     found = [far(name, unpack(packed), logits if name == "logits" else cache[name]) for name, packed in ours.items()]
     return [each for each in found if each is not None]
-
-
-def run(where: str, backend: str, jobs: list[dict[str, Any]], request: pytest.FixtureRequest) -> list[dict[str, Any]]:
-    jobs = [{**job, "backend": backend} for job in jobs]
-    if where == "node":
-        runner: Runner = request.getfixturevalue("run_in_node")
-        return runner([{**job, "bundle": str(job["bundle"])} for job in jobs])
-    site: Site = request.getfixturevalue("site")
-    results, _ = run_in_page(request.getfixturevalue("tab"), site, [{**job, "bundle": site.publish(job["bundle"])} for job in jobs])
-    return results
-
-
-PLACES = [("node", "reference"), ("node", "wasm"), ("chromium", "wasm"), ("chromium", "webgl")]
 
 
 @pytest.fixture(scope="module")
