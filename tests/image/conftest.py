@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from minimal import write_minimal
+from neuroscope.project import ROOT, node_program
 
-ROOT = Path(__file__).parents[2]
 Run = Callable[[Path], list[str]]
 
 
 @pytest.fixture
 def minimal(tmp_path: Path) -> Path:
     return write_minimal(tmp_path / "smalltalk")
-
-
-def node() -> str:
-    pinned = ROOT / "node_modules" / ".bin" / "node"
-    program = str(pinned) if pinned.exists() else shutil.which("node")
-    if program is None:
-        pytest.skip("Node is missing: run `make setup`")
-    return program
 
 
 def printed(command: list[str], folder: str | Path) -> list[str]:
@@ -37,7 +28,7 @@ def printed(command: list[str], folder: str | Path) -> list[str]:
 @pytest.fixture
 def run_own() -> Run:
     """Boots an image on this project's virtual machine; answers the lines that it printed."""
-    return lambda image: printed([node(), "tests/squeakjs/run_image.ts", str(image)], ROOT)
+    return lambda image: printed([str(node_program()), "tests/squeakjs/run_image.ts", str(image)], ROOT)
 
 
 @pytest.fixture
@@ -49,7 +40,11 @@ def run_upstream() -> Run:
     chatter = ("squeak: ", "Loaded module: ", "Break: ", "missing primitive: ")
 
     def run(image: Path) -> list[str]:
-        return [line for line in printed([node(), "squeak_node.js", str(image)], home) if not line.startswith(chatter)]
+        return [
+            line
+            for line in printed([str(node_program()), "squeak_node.js", str(image)], home)
+            if not line.startswith(chatter)
+        ]
 
     return run
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neuroscope.image.classes import Behavior, ClassModel, Scope
+from neuroscope.image.classes import Behavior, ClassModel, GlobalScope
 
 
 def behavior(variables: str = "a b c") -> Behavior:
@@ -10,4 +10,4 @@ def behavior(variables: str = "a b c") -> Behavior:
         "Foo", None, tuple(variables.split()), ("Shared",), (), "normal", "Tests", "Tests", "I am Foo.", None
     )
     array = ClassModel("Array", None, (), (), (), "variable", "Tests", "Tests", "I am Array.", None)
-    return Behavior(model, False, Scope({"Foo": model, "Array": array}, {"Transcript"}))
+    return Behavior(model, False, GlobalScope({"Foo": model, "Array": array}, {"Transcript"}))

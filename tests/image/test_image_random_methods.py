@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from environments import behavior
 from minimal import class_text
 from neuroscope.image import bytecodes as bc
@@ -16,6 +15,7 @@ from neuroscope.image.build import build_image
 from neuroscope.image.disassembler import instructions, literal_of, stack_depths
 from neuroscope.image.generator import MAX_FRAME, SMALL_FRAME
 from neuroscope.image.random_methods import RandomMethod, random_methods
+from neuroscope.project import ROOT
 
 SEED, COUNT = 20_26, 2_000
 GLOBALS = ("Foo", "Array", "Transcript")

@@ -11,13 +11,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from conftest import ROOT
 from neuroscope.image import scope
 from neuroscope.image.bootstrap import Bootstrap
 from neuroscope.image.classes import MethodModel
 from neuroscope.image.compiler import compile_method
 from neuroscope.image.library import ENTRY_SELECTOR, Library
 from neuroscope.image.spur import write_image
+from neuroscope.project import ROOT
 
 SEED, COUNT = 7, 120
 

@@ -7,11 +7,11 @@ import subprocess
 from typing import Any
 
 import pytest
-from conftest import ROOT, node
 from neuroscope.image import bytecodes as bc
 from neuroscope.image import layout
 from neuroscope.image.generator import QUICK_INSTANCE_VARIABLE, QUICK_SELF
 from neuroscope.image.library import Library
+from neuroscope.project import ROOT, node_program
 
 EXPORT = """
 import { v3Bytecodes, specialSelectors } from "./squeakjs/bytecodes.ts";
@@ -23,7 +23,7 @@ console.log(JSON.stringify({ v3Bytecodes, specialSelectors, ...special, primitiv
 
 @pytest.fixture(scope="module")
 def machine() -> dict[str, Any]:
-    command = [node(), "--input-type=module-typescript", "-e", EXPORT]
+    command = [str(node_program()), "--input-type=module-typescript", "-e", EXPORT]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     tables: dict[str, Any] = json.loads(result.stdout)
     return tables

@@ -104,6 +104,7 @@ PROBLEMS = [
     ({"Foo.class.st": FOO.replace("#type", "#typ")}, "9:9: unknown property #typ, expected one of category,"),
     ({"Foo.class.st": FOO.replace('"\nI am Foo.\n"\n', "")}, "class Foo has no comment, expected one that"),
     ({"Bar.class.st": FOO}, "found class Foo, expected the file to be Foo.class.st"),
+    ({"Foo.st": FOO}, "found file name Foo.st, expected one that ends in .class.st"),
     ({"Foo.extension.st": FOO}, "found `Class` in Foo.extension.st, expected `Extension`"),
     ({"Foo.extension.st": "Extension { #name : #Foo }\n" + METHOD}, "Foo.extension.st:3:8: class `Foo` is not defined"),
     ({"Foo.class.st": FOO, "Bar.extension.st": "Extension { #name : #Bar }\n" + METHOD}, "expected one of Bar"),

@@ -64,7 +64,7 @@ class MethodModel:
 
 
 @dataclass(eq=False)
-class Scope:
+class GlobalScope:
     """The global names that every method sees. `lenient` turns an unknown name into a global whose value is nil."""
 
     classes: dict[str, ClassModel]
@@ -79,7 +79,7 @@ class Behavior:
 
     model: ClassModel
     is_class_side: bool
-    scope: Scope
+    scope: GlobalScope
     methods: dict[str, MethodModel] = field(default_factory=dict)
 
     @property

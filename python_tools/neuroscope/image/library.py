@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ..errors import NeuroScopeError, SourceError
-from .classes import Behavior, ClassModel, MethodModel, Scope
+from .classes import Behavior, ClassModel, GlobalScope, MethodModel
 from .compiler import compile_do_it, compile_method
 from .faults import Fault, line_and_column, listing
 from .layout import CLASS_TYPES, SHAPES
@@ -20,6 +20,7 @@ from .tonel import TonelFile, TonelMethod, Value, read_tonel
 
 BUILT_IN_GLOBALS = ("Processor", "Smalltalk", "Transcript")
 TESTS_SUFFIX = "-Tests"
+FILE_KINDS = {".class.st": "Class", ".extension.st": "Extension", "package.st": "Package"}
 ENTRY = "<entry>"  # stands for the file in errors about the entry expression
 
 _ENTRY_METHODS = (
@@ -46,7 +47,7 @@ class Library:
         self.packages: list[str] = []
         self.classes: dict[str, ClassModel] = {}
         self.behaviors: dict[tuple[str, bool], Behavior] = {}
-        self.scope = Scope(self.classes, set(BUILT_IN_GLOBALS), lenient)
+        self.scope = GlobalScope(self.classes, set(BUILT_IN_GLOBALS), lenient)
         self.problems: list[NeuroScopeError] = []
         self.warnings: list[str] = []
 
@@ -90,11 +91,12 @@ class Library:
 
     def _declare_globals(self, files: list[tuple[str, TonelFile]]) -> None:
         for package, file in files:
-            expected = "Package" if file.path.name == "package.st" else file.path.name.split(".")[-2].capitalize()
-            if file.kind != expected:
-                self.problems.append(
-                    file.start.error(f"found `{file.kind}` in {file.path.name}, expected `{expected}`")
-                )
+            name = file.path.name
+            expected = next((kind for ending, kind in FILE_KINDS.items() if name.endswith(ending)), None)
+            if expected is None:
+                self.problems.append(file.start.error(f"found file name {name}, expected one that ends in .class.st"))
+            elif file.kind != expected:
+                self.problems.append(file.start.error(f"found `{file.kind}` in {name}, expected `{expected}`"))
             if file.kind == "Package":
                 if file.properties.get("name") != package:
                     self.problems.append(

@@ -37,7 +37,7 @@ LITERALS = (
     "#(1 $a foo bar: #baz 'x' (1 2) true nil)", "#[1 2 255]", "#()", "#(1 2)", "#(1.0 2)", "#(-1 - #(a b:c: + ))",
 )  # fmt: skip
 PRAGMAS = ("<primitive: 60>", "<primitive: 'go' module: 'Car'>", "<view: 'λ' order: 2>", "<plain>", "<k: #(1 a) l: -2>")
-SPACES = (" ", " ", " ", "\n\t", ' "a comment, its [ignored" ', "  ")
+SPACES = (*[" "] * 16, "\n\t", "\n\t", "  ", ' "a comment, it\'s [ignored" ')
 LIMIT_SHARE = 0.04  # of the methods are near a limit
 
 
@@ -57,7 +57,7 @@ class _Writer:
         self.globals = list(globals)
         self.names: list[tuple[str, bool]] = []
         self.counter = 0
-        self.budget = random.choice((8, 20, 40, 90))
+        self.budget = random.choice((6, 15, 30, 60))
 
     def chance(self, probability: float) -> bool:
         return self.random.random() < probability
