@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from neuroscope import project
 from neuroscope.errors import BundleError, ParityError
-from neuroscope.export import manifest, oracles
+from neuroscope.export import hosts, manifest, oracles
 from neuroscope.export.bundle import export_bundle
 from neuroscope.export.checkpoint import open_checkpoint
 from neuroscope.export.reference import NAME as REFERENCE
@@ -95,6 +95,40 @@ def test_flipped_weight_byte_with_mended_checksums_names_the_first_hook_point_th
     assert report.first_off is not None and report.first_off.hook == hook
     with pytest.raises(ParityError, match=rf"{hook} of .* differs by .*, and .* is allowed"):
         report.raise_if_off()
+
+
+def test_numbers_between_the_samples_are_watched_by_the_norm(make_checkpoint, tmp_path, monkeypatch):
+    bundle = export_bundle(make_checkpoint(vocab_size=300), tmp_path / "bundle").folder
+    honest = hosts.OnnxHost.activations
+
+    def tampered(self, tokens):
+        values = honest(self, tokens)
+        logits = values["unembed.hook_out"].reshape(-1)
+        unsampled = np.setdiff1d(np.arange(logits.size), places_of(logits.size))
+        logits[unsampled[100]] += 10
+        return values
+
+    monkeypatch.setattr(hosts.OnnxHost, "activations", tampered)
+    with pytest.raises(ParityError, match=r"unembed\.hook_out of .* has a norm that differs by"):
+        verify_bundle(bundle).raise_if_off()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_number_that_is_not_finite_is_off(make_checkpoint, tmp_path, monkeypatch, wrong):
+    bundle = export_bundle(make_checkpoint(), tmp_path / "bundle").folder
+    honest = hosts.OnnxHost.activations
+
+    def tampered(self, tokens):
+        values = honest(self, tokens)
+        values["blocks.0.hook_mlp_out"][0, 0, 0] = wrong
+        return values
+
+    monkeypatch.setattr(hosts.OnnxHost, "activations", tampered)
+    report = verify_bundle(bundle)
+    assert report.first_off is not None and report.first_off.hook == "blocks.0.hook_mlp_out"
+    with pytest.raises(ParityError, match="a number that is not finite"):
+        report.raise_if_off()
+    json.loads((bundle / "parity.json").read_text(), parse_constant=pytest.fail)
 
 
 @node_is_there
