@@ -1,25 +1,16 @@
-"""Images of the packages below Bridge, and the two machines that run them without any host module."""
+"""The two virtual machines that run an image without any host module."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from neuroscope import project
-from neuroscope.image.build import build_image
+from system_images import Run
 
-PACKAGES = ("Kernel", "Collections", "System", "Kernel-Tests", "Collections-Tests", "System-Tests")
 UPSTREAM_CHATTER = ("squeak: ", "Loaded module: ", "Break: ", "Partial GC ", "Full GC ", "missing primitive: ")
-Run = Callable[[Path], list[str]]
-
-
-def build(output: Path, entry: str | None, *, source: Path = project.SMALLTALK, extra: tuple[str, ...] = ()) -> Path:
-    build_image(source, output, packages=[*PACKAGES, *extra], entry=entry)
-    return output
 
 
 @pytest.fixture(params=["own", "upstream"])
@@ -30,7 +21,7 @@ def run_image(request: pytest.FixtureRequest) -> Run:
     else:
         home = os.environ.get("SQUEAKJS_HOME")
         if not home:
-            pytest.skip("SQUEAKJS_HOME is not set: it names a checkout of SqueakJS, the virtual machine to compare with")
+            pytest.skip("SQUEAKJS_HOME is not set: it names a checkout of SqueakJS, the machine to compare with")
         command, folder = [str(project.node_program()), "squeak_node.js"], Path(home)
 
     def run(image: Path) -> list[str]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Run, build
+from system_images import Run, build
 
 SUMMARY = re.compile(r"(\d+) run, (\d+) passed, (\d+) failed, (\d+) errors, (\d+) skipped")
 
