@@ -20,14 +20,30 @@ export function fromBigInt(memory: ObjectMemory, value: bigint): Oop {
   return memory.bytesObject(memory.largeIntegerClass(value < 0n), bytesOf(magnitude));
 }
 
-// Through hexadecimal text both ways: linear, where shifting byte by byte would be quadratic.
-export function magnitudeOf(bytes: Uint8Array): bigint {
+const bytesOfSafeInteger = 6;
+
+// Short ones as doubles; long ones through hexadecimal text both ways: linear, where shifting byte by byte is quadratic.
+function magnitudeOf(bytes: Uint8Array): bigint {
+  if (bytes.length <= bytesOfSafeInteger) {
+    let value = 0;
+    for (let i = bytes.length - 1; i >= 0; i--) value = value * 256 + bytes[i];
+    return BigInt(value);
+  }
   let digits = "0x0";
   for (let i = bytes.length - 1; i >= 0; i--) digits += hexDigits[bytes[i]];
   return BigInt(digits);
 }
 
 function bytesOf(magnitude: bigint): Uint8Array {
+  if (magnitude < 1n << 48n) {
+    let rest = Number(magnitude);
+    const bytes = new Uint8Array(rest < 2 ** 32 ? 4 : rest < 2 ** 40 ? 5 : 6); // beyond SmallIntegers, so never fewer than 4
+    for (let i = 0; i < bytes.length; i++) {
+      bytes[i] = rest % 256;
+      rest = Math.floor(rest / 256);
+    }
+    return bytes;
+  }
   let digits = magnitude.toString(16);
   if (digits.length % 2 === 1) digits = `0${digits}`;
   const bytes = new Uint8Array(digits.length / 2);

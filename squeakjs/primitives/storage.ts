@@ -171,7 +171,8 @@ function objectAtPut(vm: Interpreter): boolean {
   if (place.index < 1 || place.index > place.object.pointers.length) return false;
   if (place.index === 1 && typeof vm.stackValue(0) !== "number") return false;
   place.object.pointers[place.index - 1] = vm.stackValue(0);
-  vm.cache.flushMethod(place.object);
+  // what is cached of a method comes from its header and, for a named primitive, from its first literal
+  if (place.index <= 2) vm.cache.flushMethod(place.object);
   return vm.answer(2, vm.stackValue(0));
 }
 
