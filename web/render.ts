@@ -14,6 +14,9 @@ const { tree } = await import("./views/tree.ts");
 const part = JSON.parse(readFileSync(0, "utf8")) as Part;
 const body = dom.window.document.createElement("div");
 tree(body, part, () => undefined);
+// What a person would have typed or chosen is a property; only attributes are written out.
+for (const input of body.querySelectorAll("input")) input.setAttribute("value", input.value);
+for (const option of body.querySelectorAll("option")) if (option.selected) option.setAttribute("selected", "");
 // A picture without a script behind it has nothing to press, type or save.
 for (const control of body.querySelectorAll("button, input, select")) control.setAttribute("disabled", "");
 process.stdout.write(body.innerHTML);

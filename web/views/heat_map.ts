@@ -77,8 +77,11 @@ export const heatMap: ViewFunction<HeatMapPart> = (element, data, emit) => {
     cursor = cell;
     const x = layout.left + cell[1] * layout.cellWidth;
     svg.select(".cursor").attr("x", x).attr("y", layout.top + cell[0] * layout.cellHeight);
-    const outside = x < scroll.scrollLeft || x + layout.cellWidth > scroll.scrollLeft + scroll.clientWidth;
-    if (outside) scroll.scrollLeft = x + layout.cellWidth + 8 - scroll.clientWidth;
+    // A view is built before it is in the page; only then it has a width to scroll in.
+    queueMicrotask(() => {
+      const outside = x < scroll.scrollLeft || x + layout.cellWidth > scroll.scrollLeft + scroll.clientWidth;
+      if (outside) scroll.scrollLeft = x + layout.cellWidth + 8 - scroll.clientWidth;
+    });
     describe(cell);
   }
 

@@ -93,7 +93,7 @@ def _start_node(run: MachineRun, *, stdout: int | None) -> subprocess.CompletedP
                     "image": str(run.image.resolve()),
                     "start": dict(run.start),
                     "bundles": {name: str(path.resolve()) for name, path in run.bundles.items()},
-                    "backend": run.backend or "auto",
+                    "backend": run.backend or "wasm",
                     "kernels": None if kernels is None else str(kernels.resolve()),
                     "timeoutSeconds": run.timeout,
                     "failPrimitives": list(run.fail_primitives),
