@@ -10,44 +10,44 @@
 //
 // Numbers that JSON lacks (infinities, NaN) are null in a message and themselves in an attachment.
 
-export type TensorId = number
-export type ModelId = number
-export type PassId = number
-export type Shape = readonly number[]
-export type Attachment = Float32Array | Uint8Array
-export type BackendName = "wasm" | "webgl" | "reference"
+export type TensorId = number;
+export type ModelId = number;
+export type PassId = number;
+export type Shape = readonly number[];
+export type Attachment = Float32Array | Uint8Array;
+export type BackendName = "wasm" | "webgl" | "reference";
 
 // ── Requests: image → engine ────────────────────────────────────────────────────────────────────────────────────────
 
 /** Opens a bundle: a folder's URL or path, or a name that the host resolves. → `progress`…, then `loaded`. */
 export interface LoadRequest {
-  kind: "load"
-  id: number
-  bundle: string
-  backend: BackendName | "auto"
+  kind: "load";
+  id: number;
+  bundle: string;
+  backend: BackendName | "auto";
 }
 
 /** Frees a model's weights; its passes end as cancelled, its tensors stay. → `unloaded` */
 export interface UnloadRequest {
-  kind: "unload"
-  id: number
-  model: ModelId
+  kind: "unload";
+  id: number;
+  model: ModelId;
 }
 
 /** The tokenizer's own ids for a text; nothing is prepended. → `encoded` */
 export interface EncodeRequest {
-  kind: "encode"
-  id: number
-  model: ModelId
-  text: string
+  kind: "encode";
+  id: number;
+  model: ModelId;
+  text: string;
 }
 
 /** The text of ids, and the text of each id alone. → `decoded` */
 export interface DecodeRequest {
-  kind: "decode"
-  id: number
-  model: ModelId
-  ids: readonly number[]
+  kind: "decode";
+  id: number;
+  model: ModelId;
+  ids: readonly number[];
 }
 
 /**
@@ -57,99 +57,99 @@ export interface DecodeRequest {
  * then the capture; so a captured value is the one that the model went on with.
  */
 export interface ForwardRequest {
-  kind: "forward"
-  id: number
-  model: ModelId
-  pass: PassId
-  tokens: readonly (readonly number[])[]
-  capture?: readonly { name: string; tensor: TensorId }[]
-  hooks?: readonly string[]
-  interventions?: readonly Intervention[]
+  kind: "forward";
+  id: number;
+  model: ModelId;
+  pass: PassId;
+  tokens: readonly (readonly number[])[];
+  capture?: readonly { name: string; tensor: TensorId }[];
+  hooks?: readonly string[];
+  interventions?: readonly Intervention[];
   /** Optional hook points to switch on for this pass (those that `loaded` lists with on: false). */
-  enable?: readonly string[]
+  enable?: readonly string[];
   /** The name that the logits get, shape B T V; without it they are not kept. */
-  logits?: TensorId | null
+  logits?: TensorId | null;
 }
 
 /** Answers a `hook` event: null leaves the value, a tensor of the same shape takes its place. */
 export interface HookAnswer {
-  kind: "hookAnswer"
-  pass: PassId
-  replacement: TensorId | null
+  kind: "hookAnswer";
+  pass: PassId;
+  replacement: TensorId | null;
 }
 
 /** Ends a pass. Its `forward` is answered `failed` with PassCancelled; captures not yet reached are poisoned. */
 export interface CancelRequest {
-  kind: "cancel"
-  pass: PassId
+  kind: "cancel";
+  pass: PassId;
 }
 
 /** Names a new tensor. Attachment 0: its numbers, a Float32Array in row-major order. */
 export interface CreateRequest {
-  kind: "create"
-  tensor: TensorId
-  shape: Shape
+  kind: "create";
+  tensor: TensorId;
+  shape: Shape;
 }
 
 /** Computes `result` from `inputs`; no answer, the error of a failed operation is in its result. */
 export interface OperateRequest {
-  kind: "operate"
-  op: OperationName
-  inputs: readonly TensorId[]
-  parameters?: OperationParameters
-  result: TensorId
+  kind: "operate";
+  op: OperationName;
+  inputs: readonly TensorId[];
+  parameters?: OperationParameters;
+  result: TensorId;
   /** Where it was posted (a Smalltalk method and line): repeated in errors and in the ledger. */
-  origin?: string
+  origin?: string;
 }
 
 /** → `numbers` */
 export interface ReadRequest {
-  kind: "read"
-  id: number
-  tensor: TensorId
+  kind: "read";
+  id: number;
+  tensor: TensorId;
 }
 
 /** → `statistics` */
 export interface StatisticsRequest {
-  kind: "statistics"
-  id: number
-  tensor: TensorId
+  kind: "statistics";
+  id: number;
+  tensor: TensorId;
 }
 
 /** The k largest along the last axis, largest first, equal ones by index. → `top` */
 export interface TopKRequest {
-  kind: "topK"
-  id: number
-  tensor: TensorId
-  k: number
+  kind: "topK";
+  id: number;
+  tensor: TensorId;
+  k: number;
 }
 
 /** Lets go of tensors; naming one that is already released is no error. */
 export interface ReleaseRequest {
-  kind: "release"
-  tensors: readonly TensorId[]
+  kind: "release";
+  tensors: readonly TensorId[];
 }
 
 /** What is alive. → `ledger` */
 export interface LedgerRequest {
-  kind: "ledger"
-  id: number
+  kind: "ledger";
+  id: number;
 }
 
 /** Answered once everything posted before it has been computed. → `synchronized` */
 export interface SynchronizeRequest {
-  kind: "synchronize"
-  id: number
+  kind: "synchronize";
+  id: number;
 }
 
 /** Times the forward pass of a loaded model. → `benchmarked` */
 export interface BenchmarkRequest {
-  kind: "benchmark"
-  id: number
-  model: ModelId
+  kind: "benchmark";
+  id: number;
+  model: ModelId;
   /** Lengths in tokens, one measurement each. */
-  lengths: readonly number[]
-  repetitions: number
+  lengths: readonly number[];
+  repetitions: number;
 }
 
 export type Request =
@@ -168,7 +168,7 @@ export type Request =
   | ReleaseRequest
   | LedgerRequest
   | SynchronizeRequest
-  | BenchmarkRequest
+  | BenchmarkRequest;
 
 // ── Interventions: what happens at a hook point without a round trip ────────────────────────────────────────────────
 
@@ -178,15 +178,15 @@ export type Request =
  */
 export interface Region {
   /** axis B */
-  batch?: number | readonly number[]
+  batch?: number | readonly number[];
   /** axis T; of scores and pattern: the query's */
-  position?: number | readonly number[]
+  position?: number | readonly number[];
   /** axis H */
-  head?: number | readonly number[]
+  head?: number | readonly number[];
   /** the key's axis of scores and pattern */
-  key?: number | readonly number[]
+  key?: number | readonly number[];
   /** the last axis, of width D, K, F or V */
-  neuron?: number | readonly number[]
+  neuron?: number | readonly number[];
 }
 
 export type Intervention = { hook: string; at?: Region } & (
@@ -202,16 +202,16 @@ export type Intervention = { hook: string; at?: Region } & (
   | { action: "patch"; tensor: TensorId }
   /** Takes away the component along a direction, a tensor as long as the last axis; `neuron` can't be given. */
   | { action: "projectOut"; tensor: TensorId }
-)
+);
 
 // ── Operations ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** Two tensors, broadcast as NumPy does; or one tensor and `parameters.scalar` (on the left with `reversed`). */
-export type BinaryOperation = "add" | "subtract" | "multiply" | "divide" | "minimum" | "maximum"
+export type BinaryOperation = "add" | "subtract" | "multiply" | "divide" | "minimum" | "maximum";
 /** One tensor, each number alone. */
-export type UnaryOperation = "negate" | "exp" | "log" | "sqrt" | "tanh" | "absolute" | "square"
+export type UnaryOperation = "negate" | "exp" | "log" | "sqrt" | "tanh" | "absolute" | "square";
 /** One tensor over `parameters.axis`; without it over all. `keepAxis` leaves the axis with extent 1. */
-export type Reduction = "sum" | "mean" | "max" | "min" | "argmax"
+export type Reduction = "sum" | "mean" | "max" | "min" | "argmax";
 
 export type OperationName =
   | BinaryOperation
@@ -233,191 +233,191 @@ export type OperationName =
   /** several tensors along `axis` */
   | "concatenate"
   /** the same numbers under another name */
-  | "copy"
+  | "copy";
 
 export interface OperationParameters {
-  scalar?: number
-  reversed?: boolean
-  axis?: number
-  keepAxis?: boolean
-  axes?: readonly number[]
-  starts?: readonly number[]
-  sizes?: readonly number[]
-  indices?: readonly number[]
-  shape?: Shape
+  scalar?: number;
+  reversed?: boolean;
+  axis?: number;
+  keepAxis?: boolean;
+  axes?: readonly number[];
+  starts?: readonly number[];
+  sizes?: readonly number[];
+  indices?: readonly number[];
+  shape?: Shape;
 }
 
 // ── Answers and events: engine → image ──────────────────────────────────────────────────────────────────────────────
 
 /** Event while a `load` runs; bytes of the whole bundle. `cached` of them came from the store. */
 export interface ProgressEvent {
-  kind: "progress"
-  id: number
-  file: string
-  bytesLoaded: number
-  bytesTotal: number
-  cached: number
+  kind: "progress";
+  id: number;
+  file: string;
+  bytesLoaded: number;
+  bytesTotal: number;
+  cached: number;
 }
 
 export interface HookDescription {
-  name: string
+  name: string;
   /** Shape letters, e.g. "B T H K": batch, positions, heads, width of a head; "1" is an axis of extent one. */
-  shape: string
+  shape: string;
   /** False: only in passes whose `enable` names it. */
-  on: boolean
+  on: boolean;
 }
 
 /** What a result rests on. */
 export interface Basis {
-  model: string
-  revision: string | null
-  weights: "raw"
-  dtype: string
-  backend: BackendName
+  model: string;
+  revision: string | null;
+  weights: "raw";
+  dtype: string;
+  backend: BackendName;
 }
 
 export interface LoadedAnswer {
-  kind: "loaded"
-  id: number
-  model: ModelId
-  name: string
-  architecture: string
+  kind: "loaded";
+  id: number;
+  model: ModelId;
+  name: string;
+  architecture: string;
   /** config.json as it came */
-  config: Record<string, unknown>
+  config: Record<string, unknown>;
   /** Extents by shape letter: L D H K F V; P is the number of positions (n_ctx). */
-  dimensions: Record<string, number>
-  hooks: readonly HookDescription[]
+  dimensions: Record<string, number>;
+  hooks: readonly HookDescription[];
   /** The component names of `layer -> #component`, e.g. residual → hook_resid_post (below "blocks.L."). */
-  aliases: Record<string, string>
-  dtype: string
-  backend: BackendName
-  basis: Basis
-  parameters: number
+  aliases: Record<string, string>;
+  dtype: string;
+  backend: BackendName;
+  basis: Basis;
+  parameters: number;
   /** bytes that the weights take in the backend */
-  bytes: number
-  tokenizer: { size: number; bos: number | null; eos: number | null } | null
+  bytes: number;
+  tokenizer: { size: number; bos: number | null; eos: number | null } | null;
   /** measured at start: milliseconds of the probe, by backend, where "auto" chose; otherwise empty */
-  probe: Partial<Record<BackendName, number>>
+  probe: Partial<Record<BackendName, number>>;
 }
 
 export interface UnloadedAnswer {
-  kind: "unloaded"
-  id: number
-  model: ModelId
+  kind: "unloaded";
+  id: number;
+  model: ModelId;
 }
 
 export interface EncodedAnswer {
-  kind: "encoded"
-  id: number
-  ids: readonly number[]
+  kind: "encoded";
+  id: number;
+  ids: readonly number[];
 }
 
 export interface DecodedAnswer {
-  kind: "decoded"
-  id: number
-  text: string
+  kind: "decoded";
+  id: number;
+  text: string;
   /** Each id alone; a part of a character shows as U+FFFD. */
-  tokens: readonly string[]
+  tokens: readonly string[];
 }
 
 /** A value at a hook point; the pass waits for the `hookAnswer`. The image owns `tensor` from now on. */
 export interface HookEvent {
-  kind: "hook"
-  pass: PassId
-  name: string
-  tensor: TensorId
-  shape: Shape
+  kind: "hook";
+  pass: PassId;
+  name: string;
+  tensor: TensorId;
+  shape: Shape;
 }
 
 export interface DoneAnswer {
-  kind: "done"
-  id: number
-  pass: PassId
+  kind: "done";
+  id: number;
+  pass: PassId;
   /** Shape of each captured tensor, and of the logits, in the order of the request. */
-  shapes: readonly { tensor: TensorId; shape: Shape }[]
+  shapes: readonly { tensor: TensorId; shape: Shape }[];
   /** in the engine, without the time at hooks */
-  milliseconds: number
+  milliseconds: number;
 }
 
 /** Answers any request that failed; `pass` is there where it was a forward. */
 export interface FailedAnswer {
-  kind: "failed"
-  id?: number
-  pass?: PassId
-  error: ErrorDescription
+  kind: "failed";
+  id?: number;
+  pass?: PassId;
+  error: ErrorDescription;
 }
 
 /** Attachment 0: the numbers, a Float32Array in row-major order. */
 export interface NumbersAnswer {
-  kind: "numbers"
-  id: number
-  tensor: TensorId
-  shape: Shape
-  dtype: "float32"
+  kind: "numbers";
+  id: number;
+  tensor: TensorId;
+  shape: Shape;
+  dtype: "float32";
 }
 
 /** Over the finite numbers; `nonFinite` counts the others. The deviation is the population's. Null where there is none. */
 export interface StatisticsAnswer {
-  kind: "statistics"
-  id: number
-  tensor: TensorId
-  shape: Shape
-  elements: number
-  nonFinite: number
-  mean: number | null
-  standardDeviation: number | null
-  norm: number | null
-  min: number | null
-  max: number | null
+  kind: "statistics";
+  id: number;
+  tensor: TensorId;
+  shape: Shape;
+  elements: number;
+  nonFinite: number;
+  mean: number | null;
+  standardDeviation: number | null;
+  norm: number | null;
+  min: number | null;
+  max: number | null;
 }
 
 /** Attachment 0: the values, 1: their indices as floats; both of `shape`, the tensor's with k in place of the last axis. */
 export interface TopAnswer {
-  kind: "top"
-  id: number
-  tensor: TensorId
-  shape: Shape
+  kind: "top";
+  id: number;
+  tensor: TensorId;
+  shape: Shape;
 }
 
 export interface LedgerAnswer {
-  kind: "ledger"
-  id: number
-  tensors: readonly LedgerLine[]
+  kind: "ledger";
+  id: number;
+  tensors: readonly LedgerLine[];
   /** Of the tensors, shared storage counted once. */
-  bytes: number
+  bytes: number;
   /** Past it operations are refused (OverBudget). */
-  budget: number
-  passes: readonly { pass: PassId; model: ModelId; waitingAt: string | null }[]
-  models: readonly { model: ModelId; name: string; bytes: number }[]
+  budget: number;
+  passes: readonly { pass: PassId; model: ModelId; waitingAt: string | null }[];
+  models: readonly { model: ModelId; name: string; bytes: number }[];
   /** All that a backend holds: weights, tensors, scratch of running passes. */
-  backends: readonly { backend: BackendName; bytes: number }[]
+  backends: readonly { backend: BackendName; bytes: number }[];
 }
 
 export interface LedgerLine {
-  tensor: TensorId
-  shape: Shape
-  bytes: number
-  state: "ready" | "pending" | "poisoned"
-  origin: string
+  tensor: TensorId;
+  shape: Shape;
+  bytes: number;
+  state: "ready" | "pending" | "poisoned";
+  origin: string;
 }
 
 export interface SynchronizedAnswer {
-  kind: "synchronized"
-  id: number
+  kind: "synchronized";
+  id: number;
 }
 
 export interface BenchmarkedAnswer {
-  kind: "benchmarked"
-  id: number
-  backend: BackendName
-  rows: readonly { length: number; median: number; least: number; repetitions: number }[]
+  kind: "benchmarked";
+  id: number;
+  backend: BackendName;
+  rows: readonly { length: number; median: number; least: number; repetitions: number }[];
 }
 
 /** Event: live tensors near the budget. The image runs a full collection, so that what it forgot is released. */
 export interface CollectEvent {
-  kind: "collect"
-  bytes: number
-  budget: number
+  kind: "collect";
+  bytes: number;
+  budget: number;
 }
 
 export type Answer =
@@ -435,7 +435,7 @@ export type Answer =
   | LedgerAnswer
   | SynchronizedAnswer
   | BenchmarkedAnswer
-  | CollectEvent
+  | CollectEvent;
 
 // ── Errors ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -491,13 +491,13 @@ export type ErrorName =
   | "PassCancelled"
   | "ContextLost"
   | "BadMessage"
-  | "EngineDefect"
+  | "EngineDefect";
 
 export interface ErrorDescription {
-  name: ErrorName
-  message: string
+  name: ErrorName;
+  message: string;
   /** Of a poisoned tensor: the operation that failed first. */
-  operation?: string
-  origin?: string
-  [detail: string]: unknown
+  operation?: string;
+  origin?: string;
+  [detail: string]: unknown;
 }

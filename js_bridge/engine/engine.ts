@@ -2,295 +2,365 @@
 // it never sees the image, the DOM or the network, but what its host hands it. Messages are handled in the order in
 // which they come; only loading and hooks let later ones overtake.
 
-import type { Answer, Attachment, BackendName, LoadedAnswer, LoadRequest, ModelId, OperateRequest, PassId, Request, TensorId } from "../protocol.ts"
-import { Bundle } from "../store/bundle.ts"
-import type { ChunkStore } from "../store/chunk_store.ts"
-import type { FetchBytes } from "../store/fetch.ts"
-import type { Backend } from "./backend.ts"
-import { benchmark } from "./benchmark.ts"
-import { type BackendOpener, Backends } from "./backends.ts"
-import { describeError, EngineError } from "./errors.ts"
-import { loadModel, type Model, readCheckpoint, releaseWeights } from "./model.ts"
-import { operate } from "./operation.ts"
-import { Pass } from "./pass.ts"
-import { checkShape, elementsOf, lastOf, showShape } from "./shape.ts"
-import { statisticsOf, topOf } from "./statistics.ts"
-import { type Tensor, TensorTable } from "./tensor_table.ts"
+import type {
+  Answer,
+  Attachment,
+  BackendName,
+  LoadedAnswer,
+  LoadRequest,
+  ModelId,
+  OperateRequest,
+  PassId,
+  Request,
+  TensorId,
+} from "../protocol.ts";
+import { Bundle } from "../store/bundle.ts";
+import type { ChunkStore } from "../store/chunk_store.ts";
+import type { FetchBytes } from "../store/fetch.ts";
+import type { Backend } from "./backend.ts";
+import { benchmark } from "./benchmark.ts";
+import { type BackendOpener, Backends } from "./backends.ts";
+import { describeError, EngineError } from "./errors.ts";
+import { loadModel, type Model, readCheckpoint, releaseWeights } from "./model.ts";
+import { operate } from "./operation.ts";
+import { Pass } from "./pass.ts";
+import { checkShape, elementsOf, lastOf, showShape } from "./shape.ts";
+import { statisticsOf, topOf } from "./statistics.ts";
+import { type Tensor, TensorTable } from "./tensor_table.ts";
 
 export interface EngineOptions {
-  post(message: Answer, attachments: Attachment[]): void
-  fetchBytes: FetchBytes
+  post(message: Answer, attachments: Attachment[]): void;
+  fetchBytes: FetchBytes;
   /** The build of js_bridge/kernels/assembly; null when it is not there. */
-  fetchKernels?: () => Promise<Uint8Array | null>
-  store?: ChunkStore | null
-  log?: (text: string) => void
+  fetchKernels?: () => Promise<Uint8Array | null>;
+  store?: ChunkStore | null;
+  /** SHA-256, where not crypto.subtle's. */
+  digest?: (bytes: Uint8Array) => Promise<string>;
+  log?: (text: string) => void;
   /** Bytes of live tensors that are allowed, weights not counted. */
-  budget?: number
+  budget?: number;
   /** The page's address for names of bundles; without it a name is an address. */
-  resolveBundle?: (name: string) => string
-  now?: () => number
+  resolveBundle?: (name: string) => string;
+  now?: () => number;
   /** Runs an action after the messages that are already waiting. */
-  defer?: (action: () => void) => void
+  defer?: (action: () => void) => void;
   /** Replaces the backends that this file would open. */
-  openers?: Partial<Record<BackendName, BackendOpener>>
+  openers?: Partial<Record<BackendName, BackendOpener>>;
 }
 
 export interface Engine {
-  handle(message: Request, attachments?: readonly Attachment[]): void
+  handle(message: Request, attachments?: readonly Attachment[]): void;
 }
 
-const DEFAULT_BUDGET = 2 ** 30
+const DEFAULT_BUDGET = 2 ** 30;
 
 export function createEngine(options: EngineOptions): Engine {
-  return new MessageEngine(options)
+  return new MessageEngine(options);
 }
 
 class MessageEngine implements Engine {
-  readonly #options: EngineOptions
-  readonly #now: () => number
-  readonly #tensors: TensorTable
-  readonly #backends: Backends
-  readonly #models = new Map<ModelId, Model>()
-  readonly #passes = new Map<PassId, Pass>()
-  #nextModel = 1
+  readonly #options: EngineOptions;
+  readonly #now: () => number;
+  readonly #tensors: TensorTable;
+  readonly #backends: Backends;
+  readonly #models = new Map<ModelId, Model>();
+  readonly #passes = new Map<PassId, Pass>();
+  #nextModel = 1;
   /** Where new tensors go: the backend of the model loaded last. */
-  #home: Backend | null = null
+  #home: Backend | null = null;
 
   constructor(options: EngineOptions) {
-    this.#options = options
-    this.#now = options.now ?? (() => performance.now())
-    this.#tensors = new TensorTable(options.budget ?? DEFAULT_BUDGET, (bytes, budget) => this.#post({ kind: "collect", bytes, budget }))
-    this.#backends = new Backends({ fetchKernels: options.fetchKernels, openers: options.openers ?? {}, now: this.#now, log: options.log ?? (() => undefined) })
+    this.#options = options;
+    this.#now = options.now ?? (() => performance.now());
+    this.#tensors = new TensorTable(options.budget ?? DEFAULT_BUDGET, (bytes, budget) =>
+      this.#post({ kind: "collect", bytes, budget }),
+    );
+    this.#backends = new Backends({
+      fetchKernels: options.fetchKernels,
+      openers: options.openers ?? {},
+      now: this.#now,
+      log: options.log ?? (() => undefined),
+    });
   }
 
   handle(message: Request, attachments: readonly Attachment[] = []): void {
-    const id = "id" in message ? message.id : undefined
-    const pass = "pass" in message ? message.pass : undefined
+    const id = "id" in message ? message.id : undefined;
+    const pass = "pass" in message ? message.pass : undefined;
     try {
-      const answer = this.#dispatch(message, attachments)
-      answer?.catch((error: unknown) => this.#post({ kind: "failed", id, error: describeError(error) }))
+      const answer = this.#dispatch(message, attachments);
+      answer?.catch((error: unknown) => this.#post({ kind: "failed", id, error: describeError(error) }));
     } catch (error) {
-      this.#post({ kind: "failed", id, pass, error: describeError(error) })
+      this.#post({ kind: "failed", id, pass, error: describeError(error) });
     }
   }
 
   #post(message: Answer, attachments: Attachment[] = []): void {
-    this.#options.post(message, attachments)
+    this.#options.post(message, attachments);
   }
 
   #dispatch(message: Request, attachments: readonly Attachment[]): Promise<void> | undefined {
     switch (message.kind) {
       case "load":
-        return this.#load(message)
+        return this.#load(message);
       case "unload":
-        this.#unload(message.model)
-        this.#post({ kind: "unloaded", id: message.id, model: message.model })
-        return undefined
+        this.#unload(message.model);
+        this.#post({ kind: "unloaded", id: message.id, model: message.model });
+        return undefined;
       case "encode":
-        this.#post({ kind: "encoded", id: message.id, ids: this.#tokenizer(message.model).encode(message.text) })
-        return undefined
+        this.#post({ kind: "encoded", id: message.id, ids: this.#tokenizer(message.model).encode(message.text) });
+        return undefined;
       case "decode":
-        this.#decode(message.id, message.model, message.ids)
-        return undefined
+        this.#decode(message.id, message.model, message.ids);
+        return undefined;
       case "forward": {
-        if (this.#passes.has(message.pass)) throw new EngineError("BadMessage", `Pass ${message.pass} is already running; give each pass its own number`)
+        if (this.#passes.has(message.pass))
+          throw new EngineError("BadMessage", `Pass ${message.pass} is already running; give each pass its own number`);
         const pass = new Pass(message, this.#model(message.model), {
           tensors: this.#tensors,
           post: (answer) => this.#post(answer),
           later: (later) => this.#defer(() => later.resume()),
           ended: (ended) => this.#passes.delete(ended.id),
           now: this.#now,
-        })
-        this.#passes.set(message.pass, pass)
-        pass.start()
-        return undefined
+        });
+        this.#passes.set(message.pass, pass);
+        pass.start();
+        return undefined;
       }
       case "hookAnswer": {
-        const pass = this.#passes.get(message.pass)
-        if (pass === undefined) throw new EngineError("UnknownPass", `Pass ${message.pass} is not alive, so its hook can't be answered`, { pass: message.pass })
-        pass.answer(message.replacement)
-        return undefined
+        const pass = this.#passes.get(message.pass);
+        if (pass === undefined)
+          throw new EngineError("UnknownPass", `Pass ${message.pass} is not alive, so its hook can't be answered`, {
+            pass: message.pass,
+          });
+        pass.answer(message.replacement);
+        return undefined;
       }
       case "cancel":
-        this.#passes.get(message.pass)?.cancel()
-        return undefined
+        this.#passes.get(message.pass)?.cancel();
+        return undefined;
       case "create":
-        this.#create(message.tensor, message.shape, attachments[0])
-        return undefined
+        this.#create(message.tensor, message.shape, attachments[0]);
+        return undefined;
       case "operate":
-        this.#operate(message)
-        return undefined
+        this.#operate(message);
+        return undefined;
       case "read":
         this.#whenReady(message.id, message.tensor, (tensor) => {
-          const { shape, numbers } = this.#read(tensor)
-          this.#post({ kind: "numbers", id: message.id, tensor: message.tensor, shape, dtype: "float32" }, [numbers])
-        })
-        return undefined
+          const { shape, numbers } = this.#read(tensor);
+          this.#post({ kind: "numbers", id: message.id, tensor: message.tensor, shape, dtype: "float32" }, [numbers]);
+        });
+        return undefined;
       case "statistics":
         this.#whenReady(message.id, message.tensor, (tensor) => {
-          const { shape, numbers } = this.#read(tensor)
-          this.#post({ kind: "statistics", id: message.id, tensor: message.tensor, shape, ...statisticsOf(numbers) })
-        })
-        return undefined
+          const { shape, numbers } = this.#read(tensor);
+          this.#post({ kind: "statistics", id: message.id, tensor: message.tensor, shape, ...statisticsOf(numbers) });
+        });
+        return undefined;
       case "topK":
-        this.#whenReady(message.id, message.tensor, (tensor) => this.#top(message.id, tensor, message.k))
-        return undefined
+        this.#whenReady(message.id, message.tensor, (tensor) => this.#top(message.id, tensor, message.k));
+        return undefined;
       case "release":
-        this.#tensors.release(message.tensors)
-        return undefined
+        this.#tensors.release(message.tensors);
+        return undefined;
       case "ledger":
-        this.#ledger(message.id)
-        return undefined
+        this.#ledger(message.id);
+        return undefined;
       case "synchronize":
-        this.#tensors.whenSettled(this.#tensors.pending(), () => this.#post({ kind: "synchronized", id: message.id }))
-        return undefined
+        this.#tensors.whenSettled(this.#tensors.pending(), () => this.#post({ kind: "synchronized", id: message.id }));
+        return undefined;
       case "benchmark": {
-        const model = this.#model(message.model)
-        const rows = benchmark(model, message.lengths, message.repetitions, this.#now)
-        this.#post({ kind: "benchmarked", id: message.id, backend: model.backend.name, rows })
-        return undefined
+        const model = this.#model(message.model);
+        const rows = benchmark(model, message.lengths, message.repetitions, this.#now);
+        this.#post({ kind: "benchmarked", id: message.id, backend: model.backend.name, rows });
+        return undefined;
       }
       default:
-        throw unknownKind(message)
+        throw unknownKind(message);
     }
   }
 
   #defer(action: () => void): void {
-    const defer = this.#options.defer ?? ((deferred: () => void) => void setTimeout(deferred, 0))
-    defer(action)
+    const defer = this.#options.defer ?? ((deferred: () => void) => void setTimeout(deferred, 0));
+    defer(action);
   }
 
   #model(id: ModelId): Model {
-    const model = this.#models.get(id)
+    const model = this.#models.get(id);
     if (model === undefined) {
-      const loaded = [...this.#models.values()].map((each) => `${each.id} (${each.name})`).join(", ")
-      throw new EngineError("UnknownModel", `Model ${id} is not loaded; loaded are: ${loaded || "none"}`, { model: id })
+      const loaded = [...this.#models.values()].map((each) => `${each.id} (${each.name})`).join(", ");
+      throw new EngineError("UnknownModel", `Model ${id} is not loaded; loaded are: ${loaded || "none"}`, {
+        model: id,
+      });
     }
-    return model
+    return model;
   }
 
   #tokenizer(id: ModelId): NonNullable<Model["tokenizer"]> {
-    const { tokenizer, name } = this.#model(id)
-    if (tokenizer === null) throw new EngineError("NoTokenizer", `${name} came without tokenizer.json; give token ids instead of text`)
-    return tokenizer
+    const { tokenizer, name } = this.#model(id);
+    if (tokenizer === null)
+      throw new EngineError("NoTokenizer", `${name} came without tokenizer.json; give token ids instead of text`);
+    return tokenizer;
   }
 
   async #load(message: LoadRequest): Promise<void> {
-    const { id, backend: wanted } = message
-    const address = this.#options.resolveBundle?.(message.bundle) ?? message.bundle
-    const bundle = await Bundle.open(address, this.#options.fetchBytes, this.#options.store ?? null, (progress) => this.#post({ kind: "progress", id, ...progress }))
-    const checkpoint = await readCheckpoint(bundle)
-    const { backend, probe } = await this.#backends.open(wanted)
-    const name = message.bundle.replace(/\/+$/, "").split("/").pop() || message.bundle
-    const model = await loadModel(this.#nextModel++, name, bundle, checkpoint, backend)
-    this.#models.set(model.id, model)
-    this.#home = backend
-    this.#post(loadedAnswer(id, model, probe))
+    const { id, backend: wanted } = message;
+    const address = this.#options.resolveBundle?.(message.bundle) ?? message.bundle;
+    const { fetchBytes, store = null, digest } = this.#options;
+    const bundle = await Bundle.open(address, {
+      fetchBytes,
+      store,
+      digest,
+      onProgress: (progress) => this.#post({ kind: "progress", id, ...progress }),
+    });
+    const checkpoint = await readCheckpoint(bundle);
+    const { backend, probe } = await this.#backends.open(wanted);
+    const name = message.bundle.replace(/\/+$/, "").split("/").pop() || message.bundle;
+    const model = await loadModel(this.#nextModel++, name, bundle, checkpoint, backend);
+    this.#models.set(model.id, model);
+    this.#home = backend;
+    this.#post(loadedAnswer(id, model, probe));
   }
 
   #unload(id: ModelId): void {
-    const model = this.#model(id)
-    for (const pass of [...this.#passes.values()]) if (pass.model === model) pass.cancel()
-    this.#models.delete(id)
-    releaseWeights(model.backend, model.weights)
+    const model = this.#model(id);
+    for (const pass of [...this.#passes.values()]) if (pass.model === model) pass.cancel();
+    this.#models.delete(id);
+    releaseWeights(model.backend, model.weights);
   }
 
   #decode(id: number, modelId: ModelId, ids: readonly number[]): void {
-    const tokenizer = this.#tokenizer(modelId)
-    const wrong = ids.find((each) => !tokenizer.has(each))
+    const tokenizer = this.#tokenizer(modelId);
+    const wrong = ids.find((each) => !tokenizer.has(each));
     if (wrong !== undefined) {
-      throw new EngineError("TokenOutOfVocabulary", `Token id ${wrong} is none of the tokenizer's ${tokenizer.size}`, { given: wrong, allowed: tokenizer.size - 1 })
+      throw new EngineError("TokenOutOfVocabulary", `Token id ${wrong} is none of the tokenizer's ${tokenizer.size}`, {
+        given: wrong,
+        allowed: tokenizer.size - 1,
+      });
     }
-    this.#post({ kind: "decoded", id, text: tokenizer.decode(ids), tokens: tokenizer.textsOf(ids) })
+    this.#post({ kind: "decoded", id, text: tokenizer.decode(ids), tokens: tokenizer.textsOf(ids) });
   }
 
   #create(id: TensorId, shape: readonly number[], numbers: Attachment | undefined): void {
-    const tensor = this.#tensors.promise(id, "create")
+    const tensor = this.#tensors.promise(id, "create");
     try {
-      checkShape(shape)
+      checkShape(shape);
       if (!(numbers instanceof Float32Array) || numbers.length !== elementsOf(shape)) {
-        const count = numbers instanceof Float32Array ? `${numbers.length} float32 numbers` : "no float32 numbers"
-        throw new EngineError("ShapeMismatch", `Tensor ${id} of shape ${showShape(shape)} came with ${count}; it needs ${elementsOf(shape)}`, { shapes: [shape] })
+        const count = numbers instanceof Float32Array ? `${numbers.length} float32 numbers` : "no float32 numbers";
+        throw new EngineError(
+          "ShapeMismatch",
+          `Tensor ${id} of shape ${showShape(shape)} came with ${count}; it needs ${elementsOf(shape)}`,
+          { shapes: [shape] },
+        );
       }
-      const home = this.#home ?? this.#backends.plain
-      this.#tensors.fulfil(tensor, home.upload(numbers, [...shape]), home)
+      const home = this.#home ?? this.#backends.plain;
+      this.#tensors.fulfil(tensor, home.upload(numbers, [...shape]), home);
     } catch (error) {
-      this.#tensors.poison(tensor, error)
+      this.#tensors.poison(tensor, error);
     }
   }
 
   #operate(message: OperateRequest): void {
-    const origin = message.origin ?? message.op
-    const result = this.#tensors.promise(message.result, origin)
-    let inputs: Tensor[]
+    const origin = message.origin ?? message.op;
+    const result = this.#tensors.promise(message.result, origin);
+    let inputs: Tensor[];
     try {
-      inputs = message.inputs.map((id) => this.#tensors.at(id))
+      inputs = message.inputs.map((id) => this.#tensors.at(id));
     } catch (error) {
-      return this.#tensors.poison(result, withOperation(error, message, []))
+      return this.#tensors.poison(result, withOperation(error, message, []));
     }
     this.#tensors.whenSettled(inputs, () => {
       try {
-        const poisoned = inputs.find((each) => each.state === "poisoned")
-        if (poisoned !== undefined) return this.#tensors.poison(result, poisoned.error)
-        const backend = commonBackend(inputs, this.#home ?? this.#backends.plain)
-        const value = operate(backend, message.op, inputs.map((each) => this.#tensors.valueOf(each, backend)), message.parameters)
-        this.#tensors.fulfil(result, value, backend)
+        const poisoned = inputs.find((each) => each.state === "poisoned");
+        if (poisoned !== undefined) return this.#tensors.poison(result, poisoned.error);
+        const backend = commonBackend(inputs, this.#home ?? this.#backends.plain);
+        const value = operate(
+          backend,
+          message.op,
+          inputs.map((each) => this.#tensors.valueOf(each, backend)),
+          message.parameters,
+        );
+        this.#tensors.fulfil(result, value, backend);
       } catch (error) {
-        this.#tensors.poison(result, withOperation(error, message, inputs))
+        this.#tensors.poison(result, withOperation(error, message, inputs));
       }
-    })
+    });
   }
 
   /** Runs an action with a tensor once it is computed; answers `failed` with what poisoned it. */
   #whenReady(id: number, tensorId: TensorId, action: (tensor: Tensor) => void): void {
-    const tensor = this.#tensors.at(tensorId)
+    const tensor = this.#tensors.at(tensorId);
     this.#tensors.whenSettled([tensor], () => {
       try {
-        action(tensor)
+        action(tensor);
       } catch (error) {
-        this.#post({ kind: "failed", id, error: describeError(error) })
+        this.#post({ kind: "failed", id, error: describeError(error) });
       }
-    })
+    });
   }
 
   #read(tensor: Tensor): { shape: readonly number[]; numbers: Float32Array } {
-    const value = this.#tensors.valueOf(tensor)
-    return { shape: value.shape, numbers: (tensor.backend as Backend).read(value) }
+    const value = this.#tensors.valueOf(tensor);
+    return { shape: value.shape, numbers: (tensor.backend as Backend).read(value) };
   }
 
   #top(id: number, tensor: Tensor, k: number): void {
-    const { shape, numbers } = this.#read(tensor)
-    const width = lastOf(shape)
-    if (!Number.isInteger(k) || k < 1 || k > width) throw new EngineError("BadParameter", `The ${k} largest of ${width} along the last axis: k must lie in 1 … ${width}`)
-    const { values, indices } = topOf(numbers, width, k)
-    this.#post({ kind: "top", id, tensor: tensor.id, shape: [...shape.slice(0, -1), k] }, [values, indices])
+    const { shape, numbers } = this.#read(tensor);
+    const width = lastOf(shape);
+    if (!Number.isInteger(k) || k < 1 || k > width)
+      throw new EngineError(
+        "BadParameter",
+        `The ${k} largest of ${width} along the last axis: k must lie in 1 … ${width}`,
+      );
+    const { values, indices } = topOf(numbers, width, k);
+    this.#post({ kind: "top", id, tensor: tensor.id, shape: [...shape.slice(0, -1), k] }, [values, indices]);
   }
 
   #ledger(id: number): void {
-    const passes = [...this.#passes.values()].map((each) => ({ pass: each.id, model: each.model.id, waitingAt: each.waitingAt }))
-    const models = [...this.#models.values()].map((each) => ({ model: each.id, name: each.name, bytes: each.bytes }))
-    const backends = this.#backends.ready().map((each) => ({ backend: each.name, bytes: each.bytes }))
-    this.#post({ kind: "ledger", id, tensors: this.#tensors.ledger(), bytes: this.#tensors.bytes, budget: this.#tensors.budget, passes, models, backends })
+    const passes = [...this.#passes.values()].map((each) => ({
+      pass: each.id,
+      model: each.model.id,
+      waitingAt: each.waitingAt,
+    }));
+    const models = [...this.#models.values()].map((each) => ({ model: each.id, name: each.name, bytes: each.bytes }));
+    const backends = this.#backends.ready().map((each) => ({ backend: each.name, bytes: each.bytes }));
+    this.#post({
+      kind: "ledger",
+      id,
+      tensors: this.#tensors.ledger(),
+      bytes: this.#tensors.bytes,
+      budget: this.#tensors.budget,
+      passes,
+      models,
+      backends,
+    });
   }
 }
 
 /** Where an operation runs: with the first input that is not in plain JavaScript's hands. */
 function commonBackend(inputs: readonly Tensor[], home: Backend): Backend {
-  const backends = inputs.map((each) => each.backend as Backend)
-  return backends.find((each) => each.name !== "reference") ?? backends[0] ?? home
+  const backends = inputs.map((each) => each.backend as Backend);
+  return backends.find((each) => each.name !== "reference") ?? backends[0] ?? home;
 }
 
 function withOperation(error: unknown, message: OperateRequest, inputs: readonly Tensor[]): EngineError {
-  const { name, message: text, ...details } = describeError(error)
-  return new EngineError(name, text, { ...details, operation: message.op, origin: message.origin, inputs: inputs.map((each) => each.value?.shape ?? null) })
+  const { name, message: text, ...details } = describeError(error);
+  return new EngineError(name, text, {
+    ...details,
+    operation: message.op,
+    origin: message.origin,
+    inputs: inputs.map((each) => each.value?.shape ?? null),
+  });
 }
 
 function unknownKind(message: never): EngineError {
-  return new EngineError("BadMessage", `A message of kind ${JSON.stringify((message as { kind?: unknown }).kind)} is none that the engine answers; protocol.ts lists them`)
+  return new EngineError(
+    "BadMessage",
+    `A message of kind ${JSON.stringify((message as { kind?: unknown }).kind)} is none that the engine answers; protocol.ts lists them`,
+  );
 }
 
 function loadedAnswer(id: number, model: Model, probe: LoadedAnswer["probe"]): LoadedAnswer {
-  const { architecture, backend, tokenizer, name, revision, dtype } = model
+  const { architecture, backend, tokenizer, name, revision, dtype } = model;
   return {
     kind: "loaded",
     id,
@@ -308,5 +378,5 @@ function loadedAnswer(id: number, model: Model, probe: LoadedAnswer["probe"]): L
     bytes: model.bytes,
     tokenizer: tokenizer === null ? null : { size: tokenizer.size, bos: tokenizer.bos, eos: tokenizer.eos },
     probe,
-  }
+  };
 }

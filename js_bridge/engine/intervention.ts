@@ -1,23 +1,23 @@
 // Interventions as data: what protocol.ts's `Intervention` does to the value at a hook point.
 // Everything is computed on the whole value and then taken inside the region only, so the rest keeps its exact bits.
 
-import type { Intervention, Region, Shape, TensorId } from "../protocol.ts"
-import type { Backend, Value } from "./backend.ts"
-import { EngineError } from "./errors.ts"
-import { withScalar } from "./operation.ts"
-import { lastOf, resolveIndex, sameShape, showShape } from "./shape.ts"
+import type { Intervention, Region, Shape, TensorId } from "../protocol.ts";
+import type { Backend, Value } from "./backend.ts";
+import { EngineError } from "./errors.ts";
+import { withScalar } from "./operation.ts";
+import { lastOf, resolveIndex, sameShape, showShape } from "./shape.ts";
 
 /** The tensor that an intervention rests on, if it does. */
 export function operandOf(intervention: Intervention): TensorId | null {
-  return "tensor" in intervention ? intervention.tensor : null
+  return "tensor" in intervention ? intervention.tensor : null;
 }
 
 /** One axis of a region: the indices it is restricted to. */
 interface Restriction {
-  readonly axis: number
-  readonly indices: readonly number[]
+  readonly axis: number;
+  readonly indices: readonly number[];
   /** A single index, whose axis an operand may leave out, as NumPy does. */
-  readonly isSingle: boolean
+  readonly isSingle: boolean;
 }
 
 /**
@@ -25,143 +25,218 @@ interface Restriction {
  * Shapes: `letters` are the hook's, as in "B T H K"; `operand` is null where operandOf is.
  * Fails: BadParameter, ShapeMismatch.
  */
-export function intervene(backend: Backend, intervention: Intervention, letters: string, value: Value, operand: Value | null): Value {
-  const restrictions = restrictionsOf(intervention, letters, value.shape)
-  const made: Value[] = []
-  const keep = (each: Value) => (made.push(each), each)
+export function intervene(
+  backend: Backend,
+  intervention: Intervention,
+  letters: string,
+  value: Value,
+  operand: Value | null,
+): Value {
+  const restrictions = restrictionsOf(intervention, letters, value.shape);
+  const made: Value[] = [];
+  const keep = (each: Value) => (made.push(each), each);
   try {
-    const changed = keep(change(backend, intervention, value, operand, restrictions, keep))
-    return backend.select(keep(maskOf(backend, value.shape, restrictions)), changed, value, value.shape)
+    const changed = keep(change(backend, intervention, value, operand, restrictions, keep));
+    return backend.select(keep(maskOf(backend, value.shape, restrictions)), changed, value, value.shape);
   } finally {
-    for (const each of made) backend.release(each)
+    for (const each of made) backend.release(each);
   }
 }
 
 /** Checks all that is wrong before a pass starts. Fails: BadParameter, ShapeMismatch. */
-export function checkIntervention(intervention: Intervention, letters: string, shape: Shape, operand: Value | null): void {
-  const restrictions = restrictionsOf(intervention, letters, shape)
+export function checkIntervention(
+  intervention: Intervention,
+  letters: string,
+  shape: Shape,
+  operand: Value | null,
+): void {
+  const restrictions = restrictionsOf(intervention, letters, shape);
   switch (intervention.action) {
     case "zero":
-      return
+      return;
     case "scale":
-      return checkNumber(intervention, intervention.by)
+      return checkNumber(intervention, intervention.by);
     case "add":
     case "set":
-      if (operand === null) return checkNumber(intervention, (intervention as { value: number }).value)
-      operandShape(intervention, operand.shape, shape, restrictions)
-      return
+      if (operand === null) return checkNumber(intervention, (intervention as { value: number }).value);
+      operandShape(intervention, operand.shape, shape, restrictions);
+      return;
     case "patch":
-      if (!sameShape((operand as Value).shape, shape)) throw wrongOperand(intervention, (operand as Value).shape, shape)
-      return
+      if (!sameShape((operand as Value).shape, shape))
+        throw wrongOperand(intervention, (operand as Value).shape, shape);
+      return;
     case "projectOut":
-      if (!sameShape((operand as Value).shape, [lastOf(shape)])) throw wrongOperand(intervention, (operand as Value).shape, [lastOf(shape)])
-      if (intervention.at?.neuron !== undefined) throw new EngineError("BadParameter", `projectOut at ${intervention.hook} with a neuron: a direction needs the whole last axis; leave neuron out`)
-      return
+      if (!sameShape((operand as Value).shape, [lastOf(shape)]))
+        throw wrongOperand(intervention, (operand as Value).shape, [lastOf(shape)]);
+      if (intervention.at?.neuron !== undefined)
+        throw new EngineError(
+          "BadParameter",
+          `projectOut at ${intervention.hook} with a neuron: a direction needs the whole last axis; leave neuron out`,
+        );
+      return;
     default:
-      throw new EngineError("BadMessage", `Intervention ${JSON.stringify((intervention as { action: unknown }).action)} at ${(intervention as { hook: string }).hook}: it must be zero, scale, add, set, patch or projectOut`)
+      throw new EngineError(
+        "BadMessage",
+        `Intervention ${JSON.stringify((intervention as { action: unknown }).action)} at ${(intervention as { hook: string }).hook}: it must be zero, scale, add, set, patch or projectOut`,
+      );
   }
 }
 
 function checkNumber(intervention: Intervention, number: unknown): void {
-  if (typeof number !== "number") throw new EngineError("BadMessage", `${intervention.action} at ${intervention.hook} lacks its number or tensor`)
+  if (typeof number !== "number")
+    throw new EngineError("BadMessage", `${intervention.action} at ${intervention.hook} lacks its number or tensor`);
 }
 
 function wrongOperand(intervention: Intervention, given: Shape, wanted: Shape): EngineError {
-  return new EngineError("ShapeMismatch", `${intervention.action} at ${intervention.hook} with a tensor of shape ${showShape(given)}: it must be ${showShape(wanted)}`, { shapes: [given, wanted], hook: intervention.hook })
+  return new EngineError(
+    "ShapeMismatch",
+    `${intervention.action} at ${intervention.hook} with a tensor of shape ${showShape(given)}: it must be ${showShape(wanted)}`,
+    { shapes: [given, wanted], hook: intervention.hook },
+  );
 }
 
-function change(backend: Backend, intervention: Intervention, value: Value, operand: Value | null, restrictions: readonly Restriction[], keep: (value: Value) => Value): Value {
+function change(
+  backend: Backend,
+  intervention: Intervention,
+  value: Value,
+  operand: Value | null,
+  restrictions: readonly Restriction[],
+  keep: (value: Value) => Value,
+): Value {
   switch (intervention.action) {
     case "zero":
-      return backend.upload(new Float32Array(1), [])
+      return backend.upload(new Float32Array(1), []);
     case "scale":
-      return withScalar(backend, intervention.by, (factor) => backend.binary("multiply", value, factor, value.shape))
+      return withScalar(backend, intervention.by, (factor) => backend.binary("multiply", value, factor, value.shape));
     case "add": {
-      if (operand === null) return withScalar(backend, (intervention as { value: number }).value, (addend) => backend.binary("add", value, addend, value.shape))
-      const times = (intervention as { times?: number }).times ?? 1
-      const spread = keep(spreadOperand(backend, intervention, operand, value.shape, restrictions))
-      const addend = times === 1 ? spread : keep(withScalar(backend, times, (factor) => backend.binary("multiply", spread, factor, spread.shape)))
-      return backend.binary("add", value, addend, value.shape)
+      if (operand === null)
+        return withScalar(backend, (intervention as { value: number }).value, (addend) =>
+          backend.binary("add", value, addend, value.shape),
+        );
+      const times = (intervention as { times?: number }).times ?? 1;
+      const spread = keep(spreadOperand(backend, intervention, operand, value.shape, restrictions));
+      const addend =
+        times === 1
+          ? spread
+          : keep(withScalar(backend, times, (factor) => backend.binary("multiply", spread, factor, spread.shape)));
+      return backend.binary("add", value, addend, value.shape);
     }
     case "set":
-      if (operand === null) return backend.upload(Float32Array.of((intervention as { value: number }).value), [])
-      return spreadOperand(backend, intervention, operand, value.shape, restrictions)
+      if (operand === null) return backend.upload(Float32Array.of((intervention as { value: number }).value), []);
+      return spreadOperand(backend, intervention, operand, value.shape, restrictions);
     case "patch":
-      return backend.retain(operand as Value)
+      return backend.retain(operand as Value);
     case "projectOut":
-      return projectOut(backend, value, operand as Value, keep)
+      return projectOut(backend, value, operand as Value, keep);
     default:
-      return intervention satisfies never
+      return intervention satisfies never;
   }
 }
 
 /** x − (x·d / d·d) d */
 function projectOut(backend: Backend, value: Value, direction: Value, keep: (value: Value) => Value): Value {
-  const axis = value.shape.length - 1
-  const dots = keep(backend.reduce("sum", keep(backend.binary("multiply", value, direction, value.shape)), axis))
-  const square = keep(backend.reduce("sum", keep(backend.unary("square", direction)), 0))
-  const shares = keep(backend.binary("divide", dots, square, dots.shape))
-  return backend.binary("subtract", value, keep(backend.binary("multiply", shares, direction, value.shape)), value.shape)
+  const axis = value.shape.length - 1;
+  const dots = keep(backend.reduce("sum", keep(backend.binary("multiply", value, direction, value.shape)), axis));
+  const square = keep(backend.reduce("sum", keep(backend.unary("square", direction)), 0));
+  const shares = keep(backend.binary("divide", dots, square, dots.shape));
+  return backend.binary(
+    "subtract",
+    value,
+    keep(backend.binary("multiply", shares, direction, value.shape)),
+    value.shape,
+  );
 }
 
 /** Which axis each word of a region means, for a hook of these shape letters. */
 function axesOf(letters: string): Record<keyof Region, number> {
-  const axes = letters.split(" ")
-  const position = axes.indexOf("T")
-  const key = axes.indexOf("T", position + 1)
-  return { batch: axes.indexOf("B"), position, head: axes.indexOf("H"), key, neuron: key === axes.length - 1 ? -1 : axes.length - 1 }
+  const axes = letters.split(" ");
+  const position = axes.indexOf("T");
+  const key = axes.indexOf("T", position + 1);
+  return {
+    batch: axes.indexOf("B"),
+    position,
+    head: axes.indexOf("H"),
+    key,
+    neuron: key === axes.length - 1 ? -1 : axes.length - 1,
+  };
 }
 
 function restrictionsOf(intervention: Intervention, letters: string, shape: Shape): Restriction[] {
-  const axes = axesOf(letters)
+  const axes = axesOf(letters);
   return Object.entries(intervention.at ?? {}).map(([word, given]) => {
-    const axis = axes[word as keyof Region] ?? -1
+    const axis = axes[word as keyof Region] ?? -1;
     if (axis < 0) {
-      const known = Object.entries(axes).filter(([, each]) => each >= 0)
-      throw new EngineError("BadParameter", `${intervention.hook} has shape ${letters}: it has no axis ${JSON.stringify(word)}; it has ${known.map(([each]) => each).join(", ")}`, { hook: intervention.hook })
+      const known = Object.entries(axes).filter(([, each]) => each >= 0);
+      throw new EngineError(
+        "BadParameter",
+        `${intervention.hook} has shape ${letters}: it has no axis ${JSON.stringify(word)}; it has ${known.map(([each]) => each).join(", ")}`,
+        { hook: intervention.hook },
+      );
     }
-    const indices: readonly number[] = typeof given === "number" ? [given] : given
-    if (indices.length === 0) throw new EngineError("BadParameter", `An empty list of ${word} indices at ${intervention.hook}: name one, or leave ${word} out for all`)
-    return { axis, indices: indices.map((index) => resolveIndex(index, shape[axis], `${word} of ${intervention.hook}, shape ${showShape(shape)}`)), isSingle: typeof given === "number" }
-  })
+    const indices: readonly number[] = typeof given === "number" ? [given] : given;
+    if (indices.length === 0)
+      throw new EngineError(
+        "BadParameter",
+        `An empty list of ${word} indices at ${intervention.hook}: name one, or leave ${word} out for all`,
+      );
+    return {
+      axis,
+      indices: indices.map((index) =>
+        resolveIndex(index, shape[axis], `${word} of ${intervention.hook}, shape ${showShape(shape)}`),
+      ),
+      isSingle: typeof given === "number",
+    };
+  });
 }
 
 /** 1 inside the region, 0 outside; extent 1 along the axes that are touched whole. */
 function maskOf(backend: Backend, shape: Shape, restrictions: readonly Restriction[]): Value {
-  const extents = shape.map((extent, axis) => (restrictions.some((each) => each.axis === axis) ? extent : 1))
-  const numbers = new Float32Array(extents.reduce((product, extent) => product * extent, 1)).fill(1)
+  const extents = shape.map((extent, axis) => (restrictions.some((each) => each.axis === axis) ? extent : 1));
+  const numbers = new Float32Array(extents.reduce((product, extent) => product * extent, 1)).fill(1);
   for (const { axis, indices } of restrictions) {
-    const inner = extents.slice(axis + 1).reduce((product, extent) => product * extent, 1)
+    const inner = extents.slice(axis + 1).reduce((product, extent) => product * extent, 1);
     for (let i = 0; i < numbers.length; i++) {
-      if (!indices.includes(Math.floor(i / inner) % extents[axis])) numbers[i] = 0
+      if (!indices.includes(Math.floor(i / inner) % extents[axis])) numbers[i] = 0;
     }
   }
-  return backend.upload(numbers, extents)
+  return backend.upload(numbers, extents);
 }
 
 /** The operand's shape with extent 1 for the axes it leaves out. Fails: ShapeMismatch when it doesn't fit the region. */
-function operandShape(intervention: Intervention, given: Shape, shape: Shape, restrictions: readonly Restriction[]): number[] {
-  const region = shape.map((extent, axis) => restrictions.find((each) => each.axis === axis)?.indices.length ?? extent)
-  const single = new Set(restrictions.filter((each) => each.isSingle).map((each) => each.axis))
-  const wanted = region.filter((_, axis) => !single.has(axis))
-  const result = new Array<number>(shape.length).fill(1)
-  let next = given.length - 1
+function operandShape(
+  intervention: Intervention,
+  given: Shape,
+  shape: Shape,
+  restrictions: readonly Restriction[],
+): number[] {
+  const region = shape.map((extent, axis) => restrictions.find((each) => each.axis === axis)?.indices.length ?? extent);
+  const single = new Set(restrictions.filter((each) => each.isSingle).map((each) => each.axis));
+  const wanted = region.filter((_, axis) => !single.has(axis));
+  const result = new Array<number>(shape.length).fill(1);
+  let next = given.length - 1;
   for (let axis = shape.length - 1; axis >= 0 && next >= 0; axis--) {
-    if (given.length === shape.length || !single.has(axis)) result[axis] = given[next--]
+    if (given.length === shape.length || !single.has(axis)) result[axis] = given[next--];
   }
-  if (next >= 0 || !result.every((extent, axis) => extent === 1 || extent === region[axis])) throw wrongOperand(intervention, given, wanted)
-  return result
+  if (next >= 0 || !result.every((extent, axis) => extent === 1 || extent === region[axis]))
+    throw wrongOperand(intervention, given, wanted);
+  return result;
 }
 
 /** The operand, stretched so that it lies under the region when broadcast to the whole value. */
-function spreadOperand(backend: Backend, intervention: Intervention, operand: Value, shape: Shape, restrictions: readonly Restriction[]): Value {
-  let spread = backend.reshape(operand, operandShape(intervention, operand.shape, shape, restrictions))
+function spreadOperand(
+  backend: Backend,
+  intervention: Intervention,
+  operand: Value,
+  shape: Shape,
+  restrictions: readonly Restriction[],
+): Value {
+  let spread = backend.reshape(operand, operandShape(intervention, operand.shape, shape, restrictions));
   for (const { axis, indices } of restrictions) {
-    if (spread.shape[axis] === 1) continue
-    const places = Int32Array.from({ length: shape[axis] }, (_, index) => Math.max(0, indices.indexOf(index)))
-    const next = backend.take(spread, axis, places)
-    backend.release(spread)
-    spread = next
+    if (spread.shape[axis] === 1) continue;
+    const places = Int32Array.from({ length: shape[axis] }, (_, index) => Math.max(0, indices.indexOf(index)));
+    const next = backend.take(spread, axis, places);
+    backend.release(spread);
+    spread = next;
   }
-  return spread
+  return spread;
 }

@@ -1,152 +1,174 @@
 // The tensors that the image can name: pending until computed, then ready or poisoned, until released.
 // Actions that need tensors still pending wait here, in the order in which they were asked for.
 
-import type { LedgerLine, TensorId } from "../protocol.ts"
-import type { Backend, Storage, Value } from "./backend.ts"
-import { EngineError } from "./errors.ts"
-import { elementsOf } from "./shape.ts"
+import type { LedgerLine, TensorId } from "../protocol.ts";
+import type { Backend, Storage, Value } from "./backend.ts";
+import { EngineError } from "./errors.ts";
+import { elementsOf } from "./shape.ts";
 
 export interface Tensor {
-  readonly id: TensorId
-  readonly origin: string
-  state: "pending" | "ready" | "poisoned"
-  value: Value | null
-  backend: Backend | null
-  error: unknown
-  released: boolean
+  readonly id: TensorId;
+  readonly origin: string;
+  state: "pending" | "ready" | "poisoned";
+  value: Value | null;
+  backend: Backend | null;
+  error: unknown;
+  released: boolean;
   /** Uses that were asked for before a release and have still to come. */
-  uses: number
-  readonly waiters: (() => void)[]
+  uses: number;
+  readonly waiters: (() => void)[];
 }
 
 /** Share of the budget at which the image is asked to collect. */
-const COLLECT_AT = 0.75
+const COLLECT_AT = 0.75;
 
 export class TensorTable {
-  readonly budget: number
-  bytes = 0
-  readonly #tensors = new Map<TensorId, Tensor>()
-  readonly #storages = new Map<Storage, number>()
-  readonly #askToCollect: (bytes: number, budget: number) => void
-  #asked = false
-  #highest = 0
-  #lowest = 0
+  readonly budget: number;
+  bytes = 0;
+  readonly #tensors = new Map<TensorId, Tensor>();
+  readonly #storages = new Map<Storage, number>();
+  readonly #askToCollect: (bytes: number, budget: number) => void;
+  #asked = false;
+  #highest = 0;
+  #lowest = 0;
 
   constructor(budget: number, askToCollect: (bytes: number, budget: number) => void) {
-    this.budget = budget
-    this.#askToCollect = askToCollect
+    this.budget = budget;
+    this.#askToCollect = askToCollect;
   }
 
   /** The next name for a tensor that the engine makes itself. */
   nextOwnId(): TensorId {
-    return this.#lowest - 1
+    return this.#lowest - 1;
   }
 
   /** Names a tensor whose value is to come. Fails: BadMessage for a name that is or was in use. */
   promise(id: TensorId, origin: string): Tensor {
-    if (!Number.isSafeInteger(id) || id === 0) throw new EngineError("BadMessage", `Tensor name ${id}: it must be an integer other than 0`)
-    if (this.#tensors.has(id)) throw new EngineError("BadMessage", `Tensor ${id} is already in use; names are never given twice`)
-    this.#highest = Math.max(this.#highest, id)
-    this.#lowest = Math.min(this.#lowest, id)
-    const tensor: Tensor = { id, origin, state: "pending", value: null, backend: null, error: null, released: false, uses: 0, waiters: [] }
-    this.#tensors.set(id, tensor)
-    return tensor
+    if (!Number.isSafeInteger(id) || id === 0)
+      throw new EngineError("BadMessage", `Tensor name ${id}: it must be an integer other than 0`);
+    if (this.#tensors.has(id))
+      throw new EngineError("BadMessage", `Tensor ${id} is already in use; names are never given twice`);
+    this.#highest = Math.max(this.#highest, id);
+    this.#lowest = Math.min(this.#lowest, id);
+    const tensor: Tensor = {
+      id,
+      origin,
+      state: "pending",
+      value: null,
+      backend: null,
+      error: null,
+      released: false,
+      uses: 0,
+      waiters: [],
+    };
+    this.#tensors.set(id, tensor);
+    return tensor;
   }
 
   /** Fails: UnknownTensor, ReleasedTensor. */
   at(id: TensorId): Tensor {
-    const tensor = this.#tensors.get(id)
-    if (tensor !== undefined) return tensor
-    const wasGiven = Number.isSafeInteger(id) && id !== 0 && id <= this.#highest && id >= this.#lowest
+    const tensor = this.#tensors.get(id);
+    if (tensor !== undefined) return tensor;
+    const wasGiven = Number.isSafeInteger(id) && id !== 0 && id <= this.#highest && id >= this.#lowest;
     throw wasGiven
-      ? new EngineError("ReleasedTensor", `Tensor ${id} was released; keep a reference to it for as long as it is used`, { tensor: id })
-      : new EngineError("UnknownTensor", `Tensor ${id} was never made`, { tensor: id })
+      ? new EngineError(
+          "ReleasedTensor",
+          `Tensor ${id} was released; keep a reference to it for as long as it is used`,
+          { tensor: id },
+        )
+      : new EngineError("UnknownTensor", `Tensor ${id} was never made`, { tensor: id });
   }
 
   /** Gives a pending tensor its value, and takes the value over. Over budget it becomes poisoned instead. */
   fulfil(tensor: Tensor, value: Value, backend: Backend): void {
-    tensor.backend = backend
-    tensor.value = value
-    tensor.state = "ready"
-    this.#count(value.storage)
+    tensor.backend = backend;
+    tensor.value = value;
+    tensor.state = "ready";
+    this.#count(value.storage);
     if (this.bytes > this.budget) {
-      const ledger = this.ledger().sort((a, b) => b.bytes - a.bytes).slice(0, 20)
-      const error = new EngineError("OverBudget", `Tensors would take ${this.bytes} bytes of the ${this.budget} allowed; release some, the largest are in the ledger`, { bytes: this.bytes, budget: this.budget, ledger })
-      this.#drop(tensor)
-      this.poison(tensor, error)
-      return
+      const ledger = this.ledger()
+        .sort((a, b) => b.bytes - a.bytes)
+        .slice(0, 20);
+      const error = new EngineError(
+        "OverBudget",
+        `Tensors would take ${this.bytes} bytes of the ${this.budget} allowed; release some, the largest are in the ledger`,
+        { bytes: this.bytes, budget: this.budget, ledger },
+      );
+      this.#drop(tensor);
+      this.poison(tensor, error);
+      return;
     }
     if (this.bytes > COLLECT_AT * this.budget && !this.#asked) {
-      this.#asked = true
-      this.#askToCollect(this.bytes, this.budget)
+      this.#asked = true;
+      this.#askToCollect(this.bytes, this.budget);
     }
-    this.#settle(tensor)
+    this.#settle(tensor);
   }
 
   /** Ends a pending tensor with an error, which every use of it repeats. */
   poison(tensor: Tensor, error: unknown): void {
-    tensor.state = "poisoned"
-    tensor.error = error
-    this.#settle(tensor)
+    tensor.state = "poisoned";
+    tensor.error = error;
+    this.#settle(tensor);
   }
 
   /** Runs an action once all these tensors are settled: at once if they are. */
   whenSettled(tensors: readonly Tensor[], action: () => void): void {
-    this.hold(tensors)
-    const pending = new Set(tensors.filter((tensor) => tensor.state === "pending"))
-    let missing = pending.size
+    this.hold(tensors);
+    const pending = new Set(tensors.filter((tensor) => tensor.state === "pending"));
+    let missing = pending.size;
     const run = () => {
       try {
-        action()
+        action();
       } finally {
-        this.letGo(tensors)
+        this.letGo(tensors);
       }
-    }
-    if (missing === 0) return run()
+    };
+    if (missing === 0) return run();
     for (const tensor of pending) {
       tensor.waiters.push(() => {
-        if (--missing === 0) run()
-      })
+        if (--missing === 0) run();
+      });
     }
   }
 
   /** Keeps tensors usable after their release, until `letGo`. */
   hold(tensors: readonly Tensor[]): void {
-    for (const tensor of tensors) tensor.uses++
+    for (const tensor of tensors) tensor.uses++;
   }
 
   letGo(tensors: readonly Tensor[]): void {
     for (const tensor of tensors) {
-      tensor.uses--
-      this.#freeIfUnused(tensor)
+      tensor.uses--;
+      this.#freeIfUnused(tensor);
     }
   }
 
   /** The value of a settled tensor in a backend, where it is moved if it lies in another. Fails: what poisoned it. */
   valueOf(tensor: Tensor, backend?: Backend): Value {
-    if (tensor.state === "poisoned") throw tensor.error
-    const value = tensor.value as Value
-    if (backend === undefined || backend === tensor.backend) return value
-    const moved = backend.upload((tensor.backend as Backend).read(value), value.shape)
-    this.#drop(tensor)
-    this.#count(moved.storage)
-    tensor.backend = backend
-    tensor.value = moved
-    return moved
+    if (tensor.state === "poisoned") throw tensor.error;
+    const value = tensor.value as Value;
+    if (backend === undefined || backend === tensor.backend) return value;
+    const moved = backend.upload((tensor.backend as Backend).read(value), value.shape);
+    this.#drop(tensor);
+    this.#count(moved.storage);
+    tensor.backend = backend;
+    tensor.value = moved;
+    return moved;
   }
 
   release(ids: readonly TensorId[]): void {
     for (const id of ids) {
-      const tensor = this.#tensors.get(id)
-      if (tensor === undefined) continue
-      this.#tensors.delete(id)
-      tensor.released = true
-      this.#freeIfUnused(tensor)
+      const tensor = this.#tensors.get(id);
+      if (tensor === undefined) continue;
+      this.#tensors.delete(id);
+      tensor.released = true;
+      this.#freeIfUnused(tensor);
     }
   }
 
   pending(): Tensor[] {
-    return [...this.#tensors.values()].filter((tensor) => tensor.state === "pending")
+    return [...this.#tensors.values()].filter((tensor) => tensor.state === "pending");
   }
 
   ledger(): LedgerLine[] {
@@ -156,37 +178,37 @@ export class TensorTable {
       bytes: value === null ? 0 : 4 * elementsOf(value.shape),
       state,
       origin,
-    }))
+    }));
   }
 
   #settle(tensor: Tensor): void {
-    const waiters = tensor.waiters.splice(0)
-    for (const waiter of waiters) waiter()
-    this.#freeIfUnused(tensor)
+    const waiters = tensor.waiters.splice(0);
+    for (const waiter of waiters) waiter();
+    this.#freeIfUnused(tensor);
   }
 
   #freeIfUnused(tensor: Tensor): void {
-    if (tensor.released && tensor.uses === 0 && tensor.state !== "pending") this.#drop(tensor)
+    if (tensor.released && tensor.uses === 0 && tensor.state !== "pending") this.#drop(tensor);
   }
 
   #count(storage: Storage): void {
-    const holders = this.#storages.get(storage) ?? 0
-    if (holders === 0) this.bytes += storage.bytes
-    this.#storages.set(storage, holders + 1)
+    const holders = this.#storages.get(storage) ?? 0;
+    if (holders === 0) this.bytes += storage.bytes;
+    this.#storages.set(storage, holders + 1);
   }
 
   #drop(tensor: Tensor): void {
-    if (tensor.value === null) return
-    const { storage } = tensor.value
-    const holders = (this.#storages.get(storage) as number) - 1
+    if (tensor.value === null) return;
+    const { storage } = tensor.value;
+    const holders = (this.#storages.get(storage) as number) - 1;
     if (holders === 0) {
-      this.#storages.delete(storage)
-      this.bytes -= storage.bytes
+      this.#storages.delete(storage);
+      this.bytes -= storage.bytes;
     } else {
-      this.#storages.set(storage, holders)
+      this.#storages.set(storage, holders);
     }
-    ;(tensor.backend as Backend).release(tensor.value)
-    tensor.value = null
-    if (this.bytes < COLLECT_AT * this.budget) this.#asked = false
+    (tensor.backend as Backend).release(tensor.value);
+    tensor.value = null;
+    if (this.bytes < COLLECT_AT * this.budget) this.#asked = false;
   }
 }

@@ -1,37 +1,46 @@
 // The engine in a worker of the page. The wire is protocol.ts's messages as {message, attachments}, the attachments
 // transferred; the first message is {settings}, what only the page knows.
 
-import type { Answer, Attachment, Request } from "../protocol.ts"
-import { openIndexedChunks } from "../store/chunk_store.ts"
-import { fetchOverHttp } from "../store/fetch.ts"
-import { createEngine, type Engine } from "./engine.ts"
+import type { Answer, Attachment, Request } from "../protocol.ts";
+import { openIndexedChunks } from "../store/chunk_store.ts";
+import { fetchOverHttp } from "../store/fetch.ts";
+import { plainSha256 } from "../store/sha256.ts";
+import { createEngine, type Engine } from "./engine.ts";
+import { EngineError } from "./errors.ts";
 
 export interface WorkerSettings {
   /** Address of kernels.wasm. */
-  readonly kernels: string
+  readonly kernels: string;
   /** Folder of bundles that are named, not addressed. */
-  readonly bundles: string
-  readonly budget?: number
+  readonly bundles: string;
+  readonly budget?: number;
   /** Gaps to force, as of a page without them. */
-  readonly without?: readonly string[]
+  readonly without?: readonly string[];
 }
 
-export type ToWorker = { settings: WorkerSettings } | { message: Request; attachments: Attachment[] }
-export type FromWorker = { message: Answer; attachments: Attachment[] } | { log: string }
+export type ToWorker = { settings: WorkerSettings } | { message: Request; attachments: Attachment[] };
+export type FromWorker = { message: Answer; attachments: Attachment[] } | { log: string };
 
-const scope = globalThis as unknown as { postMessage(data: FromWorker, transfer: Transferable[]): void; onmessage: ((event: MessageEvent<ToWorker>) => void) | null }
+const scope = globalThis as unknown as {
+  postMessage(data: FromWorker, transfer: Transferable[]): void;
+  onmessage: ((event: MessageEvent<ToWorker>) => void) | null;
+};
 
-const log = (text: string) => scope.postMessage({ log: text }, [])
+const log = (text: string) => scope.postMessage({ log: text }, []);
 
 /** A macrotask without the clamp of timers: messages that already wait come first. */
-const channel = new MessageChannel()
-const deferred: (() => void)[] = []
-channel.port1.onmessage = () => deferred.shift()?.()
+const channel = new MessageChannel();
+const deferred: (() => void)[] = [];
+channel.port1.onmessage = () => deferred.shift()?.();
 
 async function start({ kernels, bundles, budget, without = [] }: WorkerSettings): Promise<Engine> {
-  const store = without.includes("indexeddb") ? null : await openIndexedChunks(log)
+  const store = without.includes("indexeddb") ? null : await openIndexedChunks(log);
   return createEngine({
-    post: (message, attachments) => scope.postMessage({ message, attachments }, attachments.map((each) => each.buffer as ArrayBuffer)),
+    post: (message, attachments) =>
+      scope.postMessage(
+        { message, attachments },
+        attachments.map((each) => each.buffer as ArrayBuffer),
+      ),
     fetchBytes: fetchOverHttp,
     fetchKernels: () => fetchOverHttp(kernels),
     store,
@@ -39,20 +48,29 @@ async function start({ kernels, bundles, budget, without = [] }: WorkerSettings)
     budget,
     resolveBundle: (name) => (/^[a-z]+:|\//.test(name) ? name : `${bundles.replace(/\/$/, "")}/${name}`),
     defer: (action) => {
-      deferred.push(action)
-      channel.port2.postMessage(null)
+      deferred.push(action);
+      channel.port2.postMessage(null);
     },
-    openers: without.includes("webgl") ? { webgl: refused("webgl") } : without.includes("simd") ? { wasm: refused("wasm") } : {},
-  })
+    digest: without.includes("subtle") ? async (bytes) => plainSha256(bytes) : undefined,
+    openers: {
+      ...(without.includes("webgl") ? { webgl: switchedOff("webgl") } : {}),
+      ...(without.includes("simd") ? { wasm: switchedOff("wasm") } : {}),
+    },
+  });
 }
 
-function refused(name: string): () => Promise<never> {
-  return () => Promise.reject(new Error(`${name} is switched off for this page`))
+function switchedOff(name: string): () => Promise<never> {
+  return () =>
+    Promise.reject(
+      new EngineError("BackendUnavailable", `Backend ${name} is switched off for this page; take it out of "without"`, {
+        backend: name,
+      }),
+    );
 }
 
-let engine: Promise<Engine> | null = null
+let engine: Promise<Engine> | null = null;
 
 scope.onmessage = ({ data }) => {
-  if ("settings" in data) engine = start(data.settings)
-  else void engine?.then((ready) => ready.handle(data.message, data.attachments))
-}
+  if ("settings" in data) engine = start(data.settings);
+  else void engine?.then((ready) => ready.handle(data.message, data.attachments));
+};

@@ -1,31 +1,18 @@
-"""Where the engine runs in these tests: Node's process, and a worker of a page in Chromium."""
+"""What the engine's tests share: checkpoints, and the places where the engine runs."""
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
-import os
-import shutil
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import SHAPES, Checkpoint, make_checkpoint
-from playwright.sync_api import Browser, Page, sync_playwright
-
-ROOT = Path(__file__).parents[2]
-NODE = ROOT / "node_modules/.bin/node"
-KERNELS = ROOT / "build/kernels.wasm"
-CHROMIUM_FLAGS = [
-    "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-dev-shm-usage",
-]  # fmt: skip
-
-Runner = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+from engine_checkpoints import SHAPES, Checkpoint, make_checkpoint
+from engine_places import KERNELS, NODE, Runner, Site
+from neuroscope.project import ROOT
+from playwright.sync_api import Browser, Page
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,9 +33,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoin
 
 @pytest.fixture(scope="session")
 def run_in_node() -> Runner:
-    def run(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def run(jobs: list[dict[str, Any]], *arguments: str) -> list[dict[str, Any]]:
         done = subprocess.run(
-            [NODE, ROOT / "tests/engine/run_jobs.ts"],
+            [NODE, ROOT / "tests/engine/run_jobs.ts", *arguments],
             input=json.dumps(jobs), capture_output=True, text=True, timeout=120, cwd=ROOT,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -56,70 +43,6 @@ def run_in_node() -> Runner:
         return results
 
     return run
-
-
-class RangeHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, with ranges; `log` holds each path asked for, `tampered` what to send instead, once."""
-
-    log: list[str]
-    tampered: dict[str, list[bytes]]
-
-    def do_GET(self) -> None:
-        path = Path(self.translate_path(self.path))
-        self.log.append(self.path)
-        if not path.is_file():
-            self.send_error(404)
-            return
-        content = path.read_bytes()
-        if self.tampered.get(self.path):
-            content = self.tampered[self.path].pop(0)
-        wanted = self.headers.get("Range")
-        status = 200
-        if wanted is not None:
-            first, last = wanted.removeprefix("bytes=").split("-")
-            content = content[int(first) : int(last) + 1]
-            status = 206
-        self.send_response(status)
-        self.send_header("Content-Type", self.guess_type(str(path)))
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
-
-
-class Site:
-    """A served folder with the test page, the engine's worker and its kernels."""
-
-    def __init__(self, folder: Path, kernels: Path) -> None:
-        self.folder = folder
-        self.log: list[str] = []
-        self.tampered: dict[str, list[bytes]] = {}
-        entries = ["tests/engine/page.ts", "js_bridge/engine/worker.ts"]
-        command = [
-            ROOT / "node_modules/.bin/esbuild", *entries, "--bundle", "--format=esm", "--target=es2023",
-            f"--outdir={folder}", "--entry-names=[name]", "--log-level=error",
-        ]  # fmt: skip
-        subprocess.run(command, cwd=ROOT, check=True, timeout=60)
-        shutil.copy(kernels, folder / "kernels.wasm")
-        (folder / "index.html").write_text(
-            '<!doctype html><link rel="icon" href="data:,"><script type="module" src="page.js"></script>'
-        )
-        handler = type("Handler", (RangeHandler,), {"log": self.log, "tampered": self.tampered})
-        self.server = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", 0), functools.partial(handler, directory=str(folder))
-        )
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def settings(self, **more: Any) -> dict[str, Any]:
-        return {"kernels": f"{self.url}/kernels.wasm", "bundles": self.url, **more}
-
-    def publish(self, folder: Path) -> str:
-        shutil.copytree(folder, self.folder / folder.name, dirs_exist_ok=True)
-        return f"{self.url}/{folder.name}"
 
 
 @pytest.fixture(scope="session")
@@ -130,40 +53,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, kernels: Path) -> Iterator[Si
     site.server.server_close()
 
 
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """A Chromium of the machine, where there is one; else Playwright's own (`playwright install chromium`)."""
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def tab(chromium: Browser) -> Iterator[Page]:
+def tab(browser: Browser) -> Iterator[Page]:
     """A page with storage of its own."""
-    context = chromium.new_context()
+    context = browser.new_context()
     yield context.new_page()
     context.close()
-
-
-def run_in_page(page: Page, site: Site, jobs: list[dict[str, Any]], **settings: Any) -> tuple[list[dict[str, Any]], list[str]]:
-    """The results, and what the worker logged."""
-    page.goto(f"{site.url}/index.html")
-    page.wait_for_function("typeof runJobs === 'function'")
-    results, logs = page.evaluate("([jobs, settings]) => runJobs(jobs, settings)", [jobs, site.settings(**settings)])
-    return results, logs
-
-
-PLACES = [("node", "reference"), ("node", "wasm"), ("chromium", "wasm"), ("chromium", "webgl")]
-
-
-def run(where: str, backend: str, jobs: list[dict[str, Any]], request: pytest.FixtureRequest) -> list[dict[str, Any]]:
-    jobs = [{**job, "backend": backend} for job in jobs]
-    if where == "node":
-        runner: Runner = request.getfixturevalue("run_in_node")
-        return runner([{**job, "bundle": str(job["bundle"])} for job in jobs])
-    site: Site = request.getfixturevalue("site")
-    results, _ = run_in_page(request.getfixturevalue("tab"), site, [{**job, "bundle": site.publish(job["bundle"])} for job in jobs])
-    return results

@@ -1,127 +1,162 @@
 // What the parity tests ask of an engine, as data: the same jobs run in Node's process and in a page's worker.
 
-import type { Answer, Attachment, ForwardRequest, Intervention, LoadedAnswer, Request } from "../../js_bridge/protocol.ts"
+import type {
+  Answer,
+  Attachment,
+  ForwardRequest,
+  Intervention,
+  LoadedAnswer,
+  Request,
+} from "../../js_bridge/protocol.ts";
 
 /** A tensor on its way through JSON: its numbers as base64 of little-endian float32. */
 export interface Packed {
-  shape: readonly number[]
-  base64: string
+  shape: readonly number[];
+  base64: string;
 }
 
 export interface Job {
-  bundle: string
-  backend: string
+  bundle: string;
+  backend: string;
   passes: {
-    tokens: number[][]
+    tokens: number[][];
     /** names, or "on" for all that are on by default */
-    capture: string[] | "on"
-    enable?: string[]
-    interventions?: (Omit<Intervention, "tensor"> & { tensor?: Packed })[]
+    capture: string[] | "on";
+    enable?: string[];
+    interventions?: (Omit<Intervention, "tensor"> & { tensor?: Packed })[];
     /** Wait at these hooks, and answer each with its own value plus this number. */
-    addAtHooks?: Record<string, number>
-  }[]
-  operations?: Operation[]
+    addAtHooks?: Record<string, number>;
+  }[];
+  operations?: Operation[];
+  /** Called before each pass. */
+  onPass?: (index: number) => Promise<void>;
 }
 
 /** Tensor operations alone, on the backend of the job's bundle. */
 export interface Operation {
-  op: string
-  inputs: Packed[]
-  parameters?: object
+  op: string;
+  inputs: Packed[];
+  parameters?: object;
 }
 
 export interface JobResult {
-  loaded: LoadedAnswer
-  progress: { bytesLoaded: number; bytesTotal: number; cached: number } | null
-  passes: (Record<string, Packed> | { error: unknown })[]
-  operations: (Packed | { error: unknown })[]
+  loaded: LoadedAnswer;
+  progress: { bytesLoaded: number; bytesTotal: number; cached: number } | null;
+  passes: (Record<string, Packed> | { error: unknown })[];
+  operations: (Packed | { error: unknown })[];
 }
 
 export interface Mailbox {
-  post(message: Request, attachments?: Attachment[]): void
-  onMessage: (message: Answer, attachments: Attachment[]) => void
+  post(message: Request, attachments?: Attachment[]): void;
+  onMessage: (message: Answer, attachments: Attachment[]) => void;
 }
 
 export async function runJob(mailbox: Mailbox, job: Job): Promise<JobResult> {
-  let next = 1
-  let tensor = 1
-  let progress: JobResult["progress"] = null
-  const waiting = new Map<number, { resolve: (value: { message: Answer; attachments: Attachment[] }) => void; reject: (error: unknown) => void }>()
-  let onHook: (event: Extract<Answer, { kind: "hook" }>) => void = () => undefined
+  let next = 1;
+  let tensor = 1;
+  let progress: JobResult["progress"] = null;
+  const waiting = new Map<
+    number,
+    { resolve: (value: { message: Answer; attachments: Attachment[] }) => void; reject: (error: unknown) => void }
+  >();
+  let onHook: (event: Extract<Answer, { kind: "hook" }>) => void = () => undefined;
   mailbox.onMessage = (message, attachments) => {
-    if (message.kind === "progress") progress = message
-    else if (message.kind === "hook") onHook(message)
+    if (message.kind === "progress") progress = message;
+    else if (message.kind === "hook") onHook(message);
     else if ("id" in message && message.id !== undefined) {
-      const asked = waiting.get(message.id)
-      waiting.delete(message.id)
-      if (message.kind === "failed") asked?.reject(message.error)
-      else asked?.resolve({ message, attachments })
+      const asked = waiting.get(message.id);
+      waiting.delete(message.id);
+      if (message.kind === "failed") asked?.reject(message.error);
+      else asked?.resolve({ message, attachments });
     }
-  }
+  };
   const ask = (request: object) =>
     new Promise<{ message: Answer; attachments: Attachment[] }>((resolve, reject) => {
-      const id = next++
-      waiting.set(id, { resolve, reject })
-      mailbox.post({ ...request, id } as Request)
-    })
-  const loaded = (await ask({ kind: "load", bundle: job.bundle, backend: job.backend })).message as LoadedAnswer
+      const id = next++;
+      waiting.set(id, { resolve, reject });
+      mailbox.post({ ...request, id } as Request);
+    });
+  const loaded = (await ask({ kind: "load", bundle: job.bundle, backend: job.backend })).message as LoadedAnswer;
   const create = ({ shape, base64 }: Packed): number => {
-    mailbox.post({ kind: "create", tensor, shape }, [unpack(base64)])
-    return tensor++
-  }
+    mailbox.post({ kind: "create", tensor, shape }, [unpack(base64)]);
+    return tensor++;
+  };
   const read = async (id: number): Promise<Packed> => {
-    const { message, attachments } = await ask({ kind: "read", tensor: id })
-    return { shape: (message as Extract<Answer, { kind: "numbers" }>).shape, base64: pack(attachments[0] as Float32Array) }
-  }
-  const passes: JobResult["passes"] = []
+    const { message, attachments } = await ask({ kind: "read", tensor: id });
+    return {
+      shape: (message as Extract<Answer, { kind: "numbers" }>).shape,
+      base64: pack(attachments[0] as Float32Array),
+    };
+  };
+  const passes: JobResult["passes"] = [];
   for (const [pass, wanted] of job.passes.entries()) {
-    const names = wanted.capture === "on" ? loaded.hooks.filter((hook) => hook.on).map((hook) => hook.name) : wanted.capture
-    const capture = names.map((name) => ({ name, tensor: tensor++ }))
-    const interventions = wanted.interventions?.map((each) => (each.tensor === undefined ? each : { ...each, tensor: create(each.tensor) })) as Intervention[] | undefined
-    const logits = tensor++
+    await job.onPass?.(pass);
+    const names =
+      wanted.capture === "on" ? loaded.hooks.filter((hook) => hook.on).map((hook) => hook.name) : wanted.capture;
+    const capture = names.map((name) => ({ name, tensor: tensor++ }));
+    const interventions = wanted.interventions?.map((each) =>
+      each.tensor === undefined ? each : { ...each, tensor: create(each.tensor) },
+    ) as Intervention[] | undefined;
+    const logits = tensor++;
     onHook = ({ pass: at, name, tensor: value }) => {
-      const replacement = tensor++
-      mailbox.post({ kind: "operate", op: "add", inputs: [value], parameters: { scalar: wanted.addAtHooks?.[name] }, result: replacement })
-      mailbox.post({ kind: "hookAnswer", pass: at, replacement })
-      mailbox.post({ kind: "release", tensors: [value, replacement] })
-    }
-    const request: Omit<ForwardRequest, "id"> = { kind: "forward", model: loaded.model, pass: pass + 1, tokens: wanted.tokens, capture, enable: wanted.enable, interventions, hooks: Object.keys(wanted.addAtHooks ?? {}), logits }
+      const replacement = tensor++;
+      mailbox.post({
+        kind: "operate",
+        op: "add",
+        inputs: [value],
+        parameters: { scalar: wanted.addAtHooks?.[name] },
+        result: replacement,
+      });
+      mailbox.post({ kind: "hookAnswer", pass: at, replacement });
+      mailbox.post({ kind: "release", tensors: [value, replacement] });
+    };
+    const request: Omit<ForwardRequest, "id"> = {
+      kind: "forward",
+      model: loaded.model,
+      pass: pass + 1,
+      tokens: wanted.tokens,
+      capture,
+      enable: wanted.enable,
+      interventions,
+      hooks: Object.keys(wanted.addAtHooks ?? {}),
+      logits,
+    };
     try {
-      await ask(request)
-      const result: Record<string, Packed> = {}
+      await ask(request);
+      const result: Record<string, Packed> = {};
       for (const { name, tensor: id } of [...capture, { name: "logits", tensor: logits }]) {
-        result[name] = await read(id)
+        result[name] = await read(id);
       }
-      passes.push(result)
+      passes.push(result);
     } catch (error) {
-      passes.push({ error: error instanceof Error ? String(error.stack) : error })
+      passes.push({ error: error instanceof Error ? String(error.stack) : error });
     }
-    mailbox.post({ kind: "release", tensors: [...capture.map((each) => each.tensor), logits] })
+    mailbox.post({ kind: "release", tensors: [...capture.map((each) => each.tensor), logits] });
   }
-  const operations: JobResult["operations"] = []
+  const operations: JobResult["operations"] = [];
   for (const { op, inputs, parameters } of job.operations ?? []) {
-    const names = inputs.map(create)
-    const result = tensor++
-    mailbox.post({ kind: "operate", op, inputs: names, parameters, result } as Request)
+    const names = inputs.map(create);
+    const result = tensor++;
+    mailbox.post({ kind: "operate", op, inputs: names, parameters, result } as Request);
     try {
-      operations.push(await read(result))
+      operations.push(await read(result));
     } catch (error) {
-      operations.push({ error })
+      operations.push({ error });
     }
-    mailbox.post({ kind: "release", tensors: [...names, result] })
+    mailbox.post({ kind: "release", tensors: [...names, result] });
   }
-  await ask({ kind: "unload", model: loaded.model })
-  return { loaded, progress, passes, operations }
+  await ask({ kind: "unload", model: loaded.model });
+  return { loaded, progress, passes, operations };
 }
 
 function pack(numbers: Float32Array): string {
-  const bytes = new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength)
-  let binary = ""
-  for (let i = 0; i < bytes.length; i += 4096) binary += String.fromCharCode(...bytes.subarray(i, i + 4096))
-  return btoa(binary)
+  const bytes = new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
+  let binary = "";
+  for (let i = 0; i < bytes.length; i += 4096) binary += String.fromCharCode(...bytes.subarray(i, i + 4096));
+  return btoa(binary);
 }
 
 function unpack(base64: string): Float32Array {
-  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))
-  return new Float32Array(bytes.buffer)
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  return new Float32Array(bytes.buffer);
 }

@@ -1,31 +1,86 @@
 // The page of the browser tests: an engine in a worker, and `runJobs` for Playwright to call.
 
-import type { FromWorker, ToWorker, WorkerSettings } from "../../js_bridge/engine/worker.ts"
-import { type Job, type JobResult, type Mailbox, runJob } from "./jobs.ts"
+import type { FromWorker, ToWorker, WorkerSettings } from "../../js_bridge/engine/worker.ts";
+import { createEngine } from "../../js_bridge/engine/engine.ts";
+import { WebglBackend } from "../../js_bridge/kernels/webgl.ts";
+import { WebglContext } from "../../js_bridge/kernels/webgl_context.ts";
+import { fetchOverHttp } from "../../js_bridge/store/fetch.ts";
+import { type Job, type JobResult, type Mailbox, type Packed, runJob } from "./jobs.ts";
 
 async function runJobs(jobs: Job[], settings: WorkerSettings): Promise<unknown[]> {
-  const worker = new Worker("worker.js", { type: "module" })
-  const send = (data: ToWorker) => worker.postMessage(data)
-  const mailbox: Mailbox = { post: (message, attachments = []) => send({ message, attachments }), onMessage: () => undefined }
-  const logs: string[] = []
+  const worker = new Worker("worker.js", { type: "module" });
+  const send = (data: ToWorker) => worker.postMessage(data);
+  const mailbox: Mailbox = {
+    post: (message, attachments = []) => send({ message, attachments }),
+    onMessage: () => undefined,
+  };
+  const logs: string[] = [];
   worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
-    if ("log" in data) logs.push(data.log)
-    else mailbox.onMessage(data.message, data.attachments)
-  }
+    if ("log" in data) logs.push(data.log);
+    else mailbox.onMessage(data.message, data.attachments);
+  };
   const failed = new Promise<never>((_, reject) => {
-    worker.onerror = (event) => reject(new Error(`worker: ${event.message}`))
-  })
-  send({ settings })
-  const results: (JobResult | { error: unknown })[] = []
+    worker.onerror = (event) => reject(new Error(`worker: ${event.message}`));
+  });
+  send({ settings });
+  const results: (JobResult | { error: unknown })[] = [];
   for (const job of jobs) {
     try {
-      results.push(await Promise.race([runJob(mailbox, job), failed]))
+      results.push(await Promise.race([runJob(mailbox, job), failed]));
     } catch (error) {
-      results.push({ error: error instanceof Error ? String(error.stack) : error })
+      results.push({ error: error instanceof Error ? String(error.stack) : error });
     }
   }
-  worker.terminate()
-  return [results, logs]
+  worker.terminate();
+  return [results, logs];
 }
 
-Object.assign(globalThis, { runJobs })
+/** Logits before the context is lost, the error after, and the logits of the model loaded anew; in the page itself. */
+async function loseContext(bundle: string, tokens: number[][], settings: WorkerSettings): Promise<unknown[]> {
+  let gl: WebGL2RenderingContext | null = null;
+  const getContext = OffscreenCanvas.prototype.getContext;
+  OffscreenCanvas.prototype.getContext = function (this: OffscreenCanvas, ...given: Parameters<typeof getContext>) {
+    const context = getContext.apply(this, given);
+    gl = context as WebGL2RenderingContext;
+    return context;
+  } as typeof getContext;
+  const mailbox: Mailbox = {
+    post: (message, attachments) => engine.handle(message, attachments),
+    onMessage: () => undefined,
+  };
+  const engine = createEngine({
+    post: (message, attachments) => queueMicrotask(() => mailbox.onMessage(message, attachments)),
+    fetchBytes: fetchOverHttp,
+    fetchKernels: () => fetchOverHttp(settings.kernels),
+  });
+  const pass = { tokens, capture: [] };
+  const job: Job = { bundle, backend: "webgl", passes: [pass] };
+  const [before] = (await runJob(mailbox, job)).passes;
+  const lost = await runJob(mailbox, {
+    ...job,
+    passes: [pass, pass],
+    onPass: async (index) => {
+      if (index !== 1) return;
+      gl?.getExtension("WEBGL_lose_context")?.loseContext();
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    },
+  });
+  const [after] = (await runJob(mailbox, job)).passes;
+  OffscreenCanvas.prototype.getContext = getContext;
+  return [
+    (before as Record<string, Packed>).logits,
+    (lost.passes[1] as { error: unknown }).error,
+    (after as Record<string, Packed>).logits,
+  ];
+}
+
+/** 9 rows by 21 columns, from shaders for so many draw buffers. */
+function productsWith(buffers: number): number[] {
+  const backend = new WebglBackend(new WebglContext(() => undefined), buffers);
+  const wave = (count: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(i));
+  const x = backend.upload(wave(9 * 7), [9, 7]);
+  const bias = backend.upload(wave(21), [21]);
+  return [...backend.read(backend.product(x, backend.matrix(wave(7 * 21), 7, 21, false), bias))];
+}
+
+Object.assign(globalThis, { runJobs, loseContext, productsWith });

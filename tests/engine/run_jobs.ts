@@ -1,28 +1,43 @@
 // Runs jobs in this process: a JSON list on standard input, the list of results on standard output.
 
-import { createEngine } from "../../js_bridge/engine/engine.ts"
-import type { Answer, Attachment } from "../../js_bridge/protocol.ts"
-import { readFiles } from "../../js_bridge/store/files.ts"
-import { type Job, type JobResult, type Mailbox, runJob } from "./jobs.ts"
-import { KERNELS } from "./session.ts"
+// With `--mask-offset N` the reference backend's causal mask is wrong by N positions.
 
-const pieces: Buffer[] = []
-for await (const piece of process.stdin) pieces.push(piece)
-const jobs = JSON.parse(Buffer.concat(pieces).toString()) as Job[]
+import { createEngine } from "../../js_bridge/engine/engine.ts";
+import type { Answer, Attachment } from "../../js_bridge/protocol.ts";
+import { ReferenceBackend } from "../../js_bridge/kernels/reference.ts";
+import { readFiles } from "../../js_bridge/store/files.ts";
+import { type Job, type JobResult, type Mailbox, runJob } from "./jobs.ts";
+import { KERNELS } from "./session.ts";
+
+const pieces: Buffer[] = [];
+for await (const piece of process.stdin) pieces.push(piece);
+const jobs = JSON.parse(Buffer.concat(pieces).toString()) as Job[];
+
+const offset = process.argv[2] === "--mask-offset" ? Number(process.argv[3]) : 0;
+
+class WrongMask extends ReferenceBackend {
+  protected override visible(query: number, key: number): boolean {
+    return key <= query + offset;
+  }
+}
 
 const engine = createEngine({
+  openers: offset === 0 ? {} : { reference: async () => new WrongMask() },
   post: (message: Answer, attachments: Attachment[]) => queueMicrotask(() => mailbox.onMessage(message, attachments)),
   fetchBytes: readFiles,
   fetchKernels: () => readFiles(KERNELS),
-})
-const mailbox: Mailbox = { post: (message, attachments) => engine.handle(message, attachments), onMessage: () => undefined }
+});
+const mailbox: Mailbox = {
+  post: (message, attachments) => engine.handle(message, attachments),
+  onMessage: () => undefined,
+};
 
-const results: (JobResult | { error: unknown })[] = []
+const results: (JobResult | { error: unknown })[] = [];
 for (const job of jobs) {
   try {
-    results.push(await runJob(mailbox, job))
+    results.push(await runJob(mailbox, job));
   } catch (error) {
-    results.push({ error: error instanceof Error ? String(error.stack) : error })
+    results.push({ error: error instanceof Error ? String(error.stack) : error });
   }
 }
-process.stdout.write(JSON.stringify(results))
+process.stdout.write(JSON.stringify(results));

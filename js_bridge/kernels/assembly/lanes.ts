@@ -5,13 +5,16 @@
 // @ts-ignore: decorator
 @inline
 export function sumOfLanes(a: v128): f32 {
-  return f32x4.extract_lane(a, 0) + f32x4.extract_lane(a, 1) + (f32x4.extract_lane(a, 2) + f32x4.extract_lane(a, 3))
+  return f32x4.extract_lane(a, 0) + f32x4.extract_lane(a, 1) + (f32x4.extract_lane(a, 2) + f32x4.extract_lane(a, 3));
 }
 
 // @ts-ignore: decorator
 @inline
 export function maxOfLanes(a: v128): f32 {
-  return max(max(f32x4.extract_lane(a, 0), f32x4.extract_lane(a, 1)), max(f32x4.extract_lane(a, 2), f32x4.extract_lane(a, 3)))
+  return max(
+    max(f32x4.extract_lane(a, 0), f32x4.extract_lane(a, 1)),
+    max(f32x4.extract_lane(a, 2), f32x4.extract_lane(a, 3)),
+  );
 }
 
 /**
@@ -22,32 +25,32 @@ export function maxOfLanes(a: v128): f32 {
 // @ts-ignore: decorator
 @inline
 export function exponential(x: v128): v128 {
-  const tiny = f32x4.lt(x, f32x4.splat(-87.3))
-  const bounded = f32x4.min(f32x4.max(x, f32x4.splat(-87.3)), f32x4.splat(88.3))
-  const n = f32x4.nearest(f32x4.mul(bounded, f32x4.splat(1.44269504)))
-  let r = f32x4.sub(bounded, f32x4.mul(n, f32x4.splat(0.693359375)))
-  r = f32x4.add(r, f32x4.mul(n, f32x4.splat(2.12194440e-4)))
-  let p = f32x4.splat(1.9875691500e-4)
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.3981999507e-3))
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(8.3334519073e-3))
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(4.1665795894e-2))
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.6666665459e-1))
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(5.0000001201e-1))
-  p = f32x4.add(f32x4.add(f32x4.mul(f32x4.mul(p, r), r), r), f32x4.splat(1))
-  const power = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23)
-  return v128.andnot(f32x4.mul(p, power), tiny)
+  const tiny = f32x4.lt(x, f32x4.splat(-87.3));
+  const bounded = f32x4.min(f32x4.max(x, f32x4.splat(-87.3)), f32x4.splat(88.3));
+  const n = f32x4.nearest(f32x4.mul(bounded, f32x4.splat(1.44269504)));
+  let r = f32x4.sub(bounded, f32x4.mul(n, f32x4.splat(0.693359375)));
+  r = f32x4.add(r, f32x4.mul(n, f32x4.splat(2.1219444e-4)));
+  let p = f32x4.splat(1.98756915e-4);
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.3981999507e-3));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(8.3334519073e-3));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(4.1665795894e-2));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.6666665459e-1));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(5.0000001201e-1));
+  p = f32x4.add(f32x4.add(f32x4.mul(f32x4.mul(p, r), r), r), f32x4.splat(1));
+  const power = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23);
+  return v128.andnot(f32x4.mul(p, power), tiny);
 }
 
 /** Up to four numbers from memory, zero beyond `count`. */
 // @ts-ignore: decorator
 @inline
 export function loadSome(from: usize, count: i32): v128 {
-  if (count >= 4) return v128.load(from)
-  let a = f32x4.splat(0)
-  if (count > 0) a = f32x4.replace_lane(a, 0, load<f32>(from))
-  if (count > 1) a = f32x4.replace_lane(a, 1, load<f32>(from, 4))
-  if (count > 2) a = f32x4.replace_lane(a, 2, load<f32>(from, 8))
-  return a
+  if (count >= 4) return v128.load(from);
+  let a = f32x4.splat(0);
+  if (count > 0) a = f32x4.replace_lane(a, 0, load<f32>(from));
+  if (count > 1) a = f32x4.replace_lane(a, 1, load<f32>(from, 4));
+  if (count > 2) a = f32x4.replace_lane(a, 2, load<f32>(from, 8));
+  return a;
 }
 
 /** The first `count` of four numbers to memory. */
@@ -55,10 +58,10 @@ export function loadSome(from: usize, count: i32): v128 {
 @inline
 export function storeSome(to: usize, a: v128, count: i32): void {
   if (count >= 4) {
-    v128.store(to, a)
-    return
+    v128.store(to, a);
+    return;
   }
-  if (count > 0) store<f32>(to, f32x4.extract_lane(a, 0))
-  if (count > 1) store<f32>(to, f32x4.extract_lane(a, 1), 4)
-  if (count > 2) store<f32>(to, f32x4.extract_lane(a, 2), 8)
+  if (count > 0) store<f32>(to, f32x4.extract_lane(a, 0));
+  if (count > 1) store<f32>(to, f32x4.extract_lane(a, 1), 4);
+  if (count > 2) store<f32>(to, f32x4.extract_lane(a, 2), 8);
 }

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import Checkpoint, pack, unpack
-from conftest import PLACES, run
+from engine_checkpoints import Checkpoint, pack, unpack
+from engine_places import PLACES, run
 
 # Shaders may compute exp, log and tanh with a few units of the last place; sums run in float32.
 TOLERANCE = 1e-5
@@ -33,9 +33,20 @@ def cases() -> list[tuple[dict[str, Any], np.ndarray]]:
     a, b, row, column, deep = noise(3, 5, 7), noise(3, 5, 7), noise(7), noise(5, 1), noise(2, 1, 3, 1, 2, 5)
     positive, wide, scalar = np.abs(a) + 0.1, noise(4, 130), noise()
     masked = np.where(np.tril(np.ones((6, 6), dtype=bool)), noise(2, 6, 6), -np.inf).astype(np.float32)
-    binary = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply, "minimum": np.minimum, "maximum": np.maximum}
-    found = [case(op, f(x, y), x, y) for op, f in binary.items() for x, y in [(a, b), (a, row), (column, a), (scalar, a)]]
-    found += [case("divide", a / positive, a, positive), case("add", deep + noise(4, 1, 1) * 0, deep, noise(4, 1, 1) * 0)]
+    binary = {
+        "add": np.add,
+        "subtract": np.subtract,
+        "multiply": np.multiply,
+        "minimum": np.minimum,
+        "maximum": np.maximum,
+    }
+    found = [
+        case(op, f(x, y), x, y) for op, f in binary.items() for x, y in [(a, b), (a, row), (column, a), (scalar, a)]
+    ]
+    found += [
+        case("divide", a / positive, a, positive),
+        case("add", deep + noise(4, 1, 1) * 0, deep, noise(4, 1, 1) * 0),
+    ]
     found += [case("subtract", a - 2.5, a, scalar=2.5), case("subtract", 2.5 - a, a, scalar=2.5, reversed=True)]
     unary = {"negate": np.negative, "exp": np.exp, "tanh": np.tanh, "absolute": np.abs, "square": np.square}
     found += [case(op, f(a), a) for op, f in unary.items()]
@@ -55,7 +66,10 @@ def cases() -> list[tuple[dict[str, Any], np.ndarray]]:
         (noise(7), noise(7, 3)), (noise(3, 7), noise(7)), (noise(7), noise(7)), (noise(1, 9), noise(9, 1)),
     ]]  # fmt: skip
     found += [case("slice", a[1:3, 0:4, 3:6], a, starts=[1, 0, 3], sizes=[2, 4, 3])]
-    found += [case("take", a[:, [4, 0, 0]], a, axis=1, indices=[-1, 0, 0]), case("take", a[[2]], a, axis=0, indices=[2])]
+    found += [
+        case("take", a[:, [4, 0, 0]], a, axis=1, indices=[-1, 0, 0]),
+        case("take", a[[2]], a, axis=0, indices=[2]),
+    ]
     found += [case("take", a[..., [6, 1]], a, axis=-1, indices=[6, 1])]
     found += [case("reshape", a.reshape(s), a, shape=list(s)) for s in [(105,), (5, 21), (3, 7, 5), (1, 105, 1)]]
     found += [case("reshape", noise_8.reshape(8, 4), noise_8, shape=[8, 4]) for noise_8 in [noise(4, 8)]]
@@ -69,13 +83,25 @@ def cases() -> list[tuple[dict[str, Any], np.ndarray]]:
 ERRORS: list[tuple[dict[str, Any], str, str]] = [
     ({"op": "add", "inputs": [(2, 3), (2,)]}, "ShapeMismatch", "Shapes [2 3] and [2] don't broadcast"),
     ({"op": "matmul", "inputs": [(2, 3), (2, 3)]}, "ShapeMismatch", "the inner extents 3 and 2"),
-    ({"op": "slice", "inputs": [(2, 3)], "parameters": {"starts": [0, 2], "sizes": [2, 2]}}, "BadParameter", "inside shape [2 3]"),
-    ({"op": "reshape", "inputs": [(2, 3)], "parameters": {"shape": [4]}}, "ShapeMismatch", "6 elements, shape [4] has 4"),
+    (
+        {"op": "slice", "inputs": [(2, 3)], "parameters": {"starts": [0, 2], "sizes": [2, 2]}},
+        "BadParameter",
+        "inside shape [2 3]",
+    ),
+    (
+        {"op": "reshape", "inputs": [(2, 3)], "parameters": {"shape": [4]}},
+        "ShapeMismatch",
+        "6 elements, shape [4] has 4",
+    ),
     ({"op": "reshape", "inputs": [(2, 3)], "parameters": {"shape": [-1]}}, "BadParameter", "positive integers"),
     ({"op": "sum", "inputs": [(2, 3)], "parameters": {"axis": 2}}, "BadParameter", "-2 … 1"),
     ({"op": "take", "inputs": [(2, 3)], "parameters": {"axis": 1, "indices": [3]}}, "BadParameter", "-3 … 2"),
     ({"op": "transpose", "inputs": [(2, 3)], "parameters": {"axes": [0, 0]}}, "BadParameter", "must come once"),
-    ({"op": "concatenate", "inputs": [(2, 3), (3, 3)], "parameters": {"axis": 1}}, "ShapeMismatch", "joined along axis 1"),
+    (
+        {"op": "concatenate", "inputs": [(2, 3), (3, 3)], "parameters": {"axis": 1}},
+        "ShapeMismatch",
+        "joined along axis 1",
+    ),
     ({"op": "softmax", "inputs": [()]}, "ShapeMismatch", "at least 1 axes"),
     ({"op": "slice", "inputs": [(2, 3)]}, "BadMessage", "lacks its parameter starts"),
     ({"op": "exp", "inputs": [(2,), (2,)]}, "BadMessage", "takes 1"),

@@ -8,25 +8,55 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import NODE, ROOT
+from engine_places import NODE
+from neuroscope.project import ROOT
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 END = "<|endoftext|>"
-WORDS = (
-    "When Mary and John went to the store, John gave a drink to Mary's sister. It's 1732; they'll've paid £3.50! "
-    "naïve café Ünïcödé ÅNGSTRÖM straße İstanbul ﬁne Ⅷ ½ x² fullwidth．Ａ Здравствуй мир こんにちは世界 漢字と仮名 你好，世界。 안녕하세요 "
-    "שלום عالم नमस्ते ไทย 🙂 👩‍👩‍👧‍👦 🏳️‍🌈 🇩🇪 👍🏽 e\u0301 A\u030a \u200b\u200d\ufeff \u00a0 \u3000 \u2028 don't DON'T I'm we're 'tis "
-    "def f(x): return x**2 # comment <html> &amp; {\"a\": [1, 2.5e-3]} http://a.b/c?d=e \\n \\\\ `~!@#$%^&*()_+-=[]{}|;:',.<>/?"
-).split(" ")
+WORDS = """
+When Mary and John went to the store, John gave a drink to Mary's sister. It's 1732; they'll've paid £3.50!
+naïve café Ünïcödé ÅNGSTRÖM straße İstanbul ﬁne Ⅷ ½ x² fullwidth．Ａ Здравствуй мир こんにちは世界 漢字と仮名
+你好，世界。 안녕하세요 שלום عالم नमस्ते ไทย 🙂 👩‍👩‍👧‍👦 🏳️‍🌈 🇩🇪 👍🏽 don't DON'T I'm we're 'tis
+def f(x): return x**2 # comment <html> &amp; {"a": [1, 2.5e-3]} http://a.b/c?d=e \\n \\\\ `~!@#$%^&*()_+-=[]{}|;:',.<>/?
+""".split()  # noqa: SIM905
+# What JavaScript and Unicode count as a space differs; combining marks; characters of no width.
+WORDS += [
+    "e\u0301",
+    "A\u030a",
+    "\u200b\u200d\ufeff",
+    "\ufeff",
+    "\u0085",
+    "\u00a0",
+    "\u3000",
+    "\u2028",
+    "a\u0085b",
+    "a\ufeff b",
+]
 GLUE = [" ", " ", " ", "", "  ", "   ", "\n", "\n\n", " \n", "\t", "\r\n", "\u00a0", END, " " + END + " "]
 
 
 def texts(count: int = 1000) -> list[str]:
     """Words, emoji, scripts, spaces and newlines, glued at random; and some single hard cases."""
     generator = random.Random(0)
-    cases = ["", " ", "  ", "\n", "\n\n\n", "\t\t", " a", "a ", "  a  b  ", END, END + END, f"a{END}b", "\u0000", "\ud7ff", "\U0010ffff"]
+    cases = [
+        "",
+        " ",
+        "  ",
+        "\n",
+        "\n\n\n",
+        "\t\t",
+        " a",
+        "a ",
+        "  a  b  ",
+        END,
+        END + END,
+        f"a{END}b",
+        "\u0000",
+        "\ud7ff",
+        "\U0010ffff",
+    ]
     while len(cases) < count:
         length = generator.randint(1, 12)
         cases.append("".join(generator.choice(WORDS) + generator.choice(GLUE) for _ in range(length)))
@@ -46,7 +76,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.train_from_iterator([text for text in texts(400) if END not in text], trainer)
     path = tmp_path_factory.mktemp("tokenizer")
     tokenizer.save(str(path / "tokenizer.json"))
-    settings = {"tokenizer_class": "GPT2Tokenizer", "bos_token": END, "eos_token": {"content": END}, "add_prefix_space": False}
+    settings = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "bos_token": END,
+        "eos_token": {"content": END},
+        "add_prefix_space": False,
+    }
     (path / "tokenizer_config.json").write_text(json.dumps(settings))
     return path
 

@@ -1,6 +1,6 @@
 """Random-weight GPT-2 checkpoints of odd shapes, their bundles, and what PyTorch says of them.
 
-The weights have a standard deviation of 0.2: with the usual 0.02 a wrong GELU or epsilon would hide below any tolerance.
+The weights have a standard deviation of 0.2: with the usual 0.02 a wrong GELU or epsilon would hide.
 """
 
 from __future__ import annotations
@@ -42,15 +42,26 @@ SHAPES: dict[str, dict[str, Any]] = {
     "odd": {"vocab_size": 61, "n_positions": 13, "n_embd": 18, "n_layer": 2, "n_head": 3, "n_inner": 22},
     "round": {"vocab_size": 96, "n_positions": 40, "n_embd": 32, "n_layer": 3, "n_head": 4},
     "single": {"vocab_size": 7, "n_positions": 5, "n_embd": 6, "n_layer": 1, "n_head": 1, "n_inner": 3},
-    "untied": {"vocab_size": 33, "n_positions": 9, "n_embd": 20, "n_layer": 2, "n_head": 5, "tie_word_embeddings": False},
+    "untied": {
+        "vocab_size": 33, "n_positions": 9, "n_embd": 20, "n_layer": 2, "n_head": 5, "tie_word_embeddings": False,
+    },
     "exact": {
         "vocab_size": 29, "n_positions": 8, "n_embd": 12, "n_layer": 2, "n_head": 2,
         "activation_function": "gelu", "layer_norm_epsilon": 1e-2,
     },
-    "unscaled": {"vocab_size": 29, "n_positions": 8, "n_embd": 12, "n_layer": 2, "n_head": 2, "scale_attn_weights": False},
+    "unscaled": {
+        "vocab_size": 29, "n_positions": 8, "n_embd": 12, "n_layer": 2, "n_head": 2, "scale_attn_weights": False,
+    },
 }  # fmt: skip
 
-TOKENS: dict[str, tuple[int, int]] = {"odd": (3, 11), "round": (2, 33), "single": (1, 1), "untied": (2, 9), "exact": (1, 7), "unscaled": (2, 8)}
+TOKENS: dict[str, tuple[int, int]] = {
+    "odd": (3, 11),
+    "round": (2, 33),
+    "single": (1, 1),
+    "untied": (2, 9),
+    "exact": (1, 7),
+    "unscaled": (2, 8),
+}
 
 
 def make_checkpoint(folder: Path, shape: str, seed: int = 0) -> Checkpoint:

@@ -1,53 +1,17 @@
-"""Every hook of every backend against TransformerLens, and the logits against transformers.
-
-Tolerance 1e-4: float32 sums of a few dozen terms in another order differ by less than 1e-5 here.
-"""
+"""Every hook of every backend against TransformerLens, and the logits against transformers."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from checkpoints import SHAPES, Checkpoint, pack, unpack
-from conftest import PLACES, run
+from engine_checkpoints import SHAPES, Checkpoint, pack, unpack
+from engine_oracle import TOLERANCE, all_far, bridge_of, cache_of, far
+from engine_places import PLACES, run
 
-TOLERANCE = 1e-4
 OPTIONAL = ["hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input", "hook_mlp_in", "attn.hook_result"]
-
-
-def bridge_of(checkpoint: Checkpoint) -> Any:
-    from transformer_lens.model_bridge import TransformerBridge
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return TransformerBridge.boot_transformers(str(checkpoint.folder), device="cpu", dtype=torch.float32)
-
-
-def cache_of(bridge: Any, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    with torch.no_grad():
-        _, cache = bridge.run_with_cache(torch.tensor(checkpoint.tokens))
-    return {name: cache[name].numpy() for name in cache}
-
-
-def far(name: str, ours: np.ndarray, theirs: np.ndarray) -> str | None:
-    """None when equal within tolerance; scores are compared where the mask lets them through."""
-    if ours.shape != theirs.shape:
-        return f"{name}: shape {ours.shape} against {theirs.shape}"
-    if name.endswith("hook_attn_scores"):
-        visible = np.tril(np.ones(ours.shape[-2:], dtype=bool))
-        if not np.all(np.isneginf(ours[..., ~visible])):
-            return f"{name}: a masked score is not -inf"
-        ours, theirs = ours[..., visible], theirs[..., visible]
-    difference = float(np.abs(ours - theirs).max())
-    return None if difference <= TOLERANCE else f"{name}: {difference}"
-
-
-def all_far(ours: dict[str, Any], cache: dict[str, np.ndarray], logits: np.ndarray) -> list[str]:
-    found = [far(name, unpack(packed), logits if name == "logits" else cache[name]) for name, packed in ours.items()]
-    return [each for each in found if each is not None]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +21,9 @@ def oracles(checkpoints: dict[str, Checkpoint]) -> dict[str, tuple[dict[str, np.
 
 @pytest.mark.parametrize(("where", "backend"), PLACES)
 def test_every_hook_equals_transformer_lens(where, backend, checkpoints, oracles, request):
-    jobs = [{"bundle": each.folder, "passes": [{"tokens": each.tokens, "capture": "on"}]} for each in checkpoints.values()]
+    jobs = [
+        {"bundle": each.folder, "passes": [{"tokens": each.tokens, "capture": "on"}]} for each in checkpoints.values()
+    ]
     for name, result in zip(checkpoints, run(where, backend, jobs, request), strict=True):
         assert "error" not in result, result["error"]
         captured = result["passes"][0]
@@ -100,9 +66,11 @@ def hooked_logits(bridge: Any, checkpoint: Checkpoint, hook: str, edit: Any) -> 
 def interventions(checkpoint: Checkpoint, donor: dict[str, np.ndarray]) -> list[tuple[dict[str, Any], Any]]:
     """Each as the engine's data, and as the function that TransformerLens calls with (value, hook)."""
     generator = np.random.default_rng(7)
-    noise = lambda *shape: generator.standard_normal(shape).astype(np.float32)
-    batch, positions = len(checkpoint.tokens), len(checkpoint.tokens[0])
-    width, heads = checkpoint.config["n_embd"], checkpoint.config["n_head"]
+    batch, width, heads = len(checkpoint.tokens), checkpoint.config["n_embd"], checkpoint.config["n_head"]
+
+    def noise(*shape: int) -> np.ndarray:
+        return generator.standard_normal(shape).astype(np.float32)
+
     direction, row, rows = noise(width), noise(width), noise(batch, 2, width)
     patched = {name: torch.tensor(donor[name]) for name in donor}
 
@@ -123,9 +91,9 @@ def interventions(checkpoint: Checkpoint, donor: dict[str, np.ndarray]) -> list[
         value[index] = part - (part @ unit)[..., None] * unit
 
     z, resid, pattern = "blocks.1.attn.hook_z", "blocks.0.hook_resid_post", "blocks.1.attn.hook_pattern"
-    every = slice(None)
+    every, last = slice(None), heads - 1
     cases: list[tuple[dict[str, Any], Any]] = [
-        ({"hook": z, "action": "zero", "at": {"head": heads - 1}}, at(lambda v: assign(v, (every, every, heads - 1), 0))),
+        ({"hook": z, "action": "zero", "at": {"head": last}}, at(lambda v: assign(v, (every, every, last), 0))),
         ({"hook": z, "action": "zero"}, at(lambda v: assign(v, ..., 0))),
         ({"hook": "blocks.0.mlp.hook_post", "action": "scale", "by": -2.5, "at": {"neuron": [1, 4], "position": -1}},
          at(lambda v: assign(v, (every, -1, [1, 4]), v[:, -1, [1, 4]] * -2.5))),
@@ -148,7 +116,8 @@ def interventions(checkpoint: Checkpoint, donor: dict[str, np.ndarray]) -> list[
         (resid, {"position": 2}, (every, 2)), (z, {"head": 0}, (every, every, 0)), (pattern, {}, ...),
         ("blocks.0.hook_attn_out", {}, ...), ("blocks.0.hook_mlp_out", {"batch": 0}, 0), ("hook_embed", {}, ...),
         ("blocks.1.attn.hook_q", {}, ...), ("blocks.1.attn.hook_k", {"position": 0}, (every, 0)),
-        ("blocks.1.attn.hook_v", {}, ...), ("blocks.0.mlp.hook_pre", {}, ...), ("blocks.0.ln2.hook_normalized", {}, ...),
+        ("blocks.1.attn.hook_v", {}, ...), ("blocks.0.mlp.hook_pre", {}, ...),
+        ("blocks.0.ln2.hook_normalized", {}, ...),
         ("blocks.1.ln1.hook_scale", {}, ...), ("ln_final.hook_scale", {}, ...), ("ln_final.hook_normalized", {}, ...),
         ("unembed.hook_in", {}, ...), ("unembed.hook_out", {"position": 1}, (every, 1)),
         ("blocks.1.hook_resid_pre", {"position": 0}, (every, 0)),
@@ -174,7 +143,9 @@ def test_interventions_equal_transformer_lens(where, backend, checkpoints, reque
     for (data, edit), captured in zip(cases, result["passes"], strict=True):
         assert "error" not in captured, (data, captured)
         expected = hooked_logits(bridge, checkpoint, data["hook"], edit)
-        assert np.abs(expected - plain).max() > 10 * TOLERANCE, f"{data['hook']} {data['action']}: too weak to show anything"
+        assert np.abs(expected - plain).max() > 10 * TOLERANCE, (
+            f"{data['hook']} {data['action']}: too weak to show anything"
+        )
         assert far(f"{data['hook']} {data['action']} {data.get('at')}", unpack(captured["logits"]), expected) is None
 
 
@@ -185,16 +156,26 @@ def test_resid_mid_is_the_stream_itself(where, backend, checkpoints, request):
     checkpoint = checkpoints["odd"]
     shift = np.random.default_rng(3).standard_normal(checkpoint.config["n_embd"]).astype(np.float32)
     edit = {"hook": "blocks.0.hook_resid_mid", "action": "add", "tensor": pack(shift)}
-    job = {"bundle": checkpoint.folder, "passes": [{"tokens": checkpoint.tokens, "capture": [], "interventions": [edit]}]}
+    job = {
+        "bundle": checkpoint.folder,
+        "passes": [{"tokens": checkpoint.tokens, "capture": [], "interventions": [edit]}],
+    }
     [result] = run(where, backend, [job], request)
-    expected = hooked_logits(bridge_of(checkpoint), checkpoint, "blocks.0.hook_attn_out", lambda v, hook: v + torch.tensor(shift))
+    expected = hooked_logits(
+        bridge_of(checkpoint), checkpoint, "blocks.0.hook_attn_out", lambda v, hook: v + torch.tensor(shift)
+    )
     assert far("logits", unpack(result["passes"][0]["logits"]), expected) is None
 
 
 @pytest.mark.parametrize(("where", "backend"), PLACES)
 def test_replacements_at_hooks_equal_transformer_lens(where, backend, checkpoints, request):
     checkpoint = checkpoints["round"]
-    hooks = {"blocks.0.attn.hook_q": 0.3, "blocks.1.hook_resid_post": -0.2, "blocks.2.mlp.hook_pre": 0.1, "hook_embed": 0.05}
+    hooks = {
+        "blocks.0.attn.hook_q": 0.3,
+        "blocks.1.hook_resid_post": -0.2,
+        "blocks.2.mlp.hook_pre": 0.1,
+        "hook_embed": 0.05,
+    }
     job = {"bundle": checkpoint.folder, "passes": [{"tokens": checkpoint.tokens, "capture": [], "addAtHooks": hooks}]}
     [result] = run(where, backend, [job], request)
     with torch.no_grad():

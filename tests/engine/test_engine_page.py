@@ -1,0 +1,123 @@
+"""What only a page has: chunks kept between visits, gaps of old browsers, a graphics context that goes away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_checkpoints import Checkpoint, unpack, write_manifest
+from engine_oracle import TOLERANCE, far
+from engine_places import Runner, Site, run_in_page
+from playwright.sync_api import Page
+
+
+@pytest.fixture
+def bundle(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> Path:
+    """A copy of a checkpoint with bundle.json, in chunks of 4 KB; under a name of its own."""
+    folder = tmp_path / tmp_path.name
+    shutil.copytree(checkpoints["odd"].folder, folder)
+    write_manifest(folder, 4096)
+    return folder
+
+
+def job_of(checkpoint: Checkpoint, url: str, backend: str) -> dict[str, Any]:
+    return {"bundle": url, "backend": backend, "passes": [{"tokens": checkpoint.tokens, "capture": []}]}
+
+
+def check(result: dict[str, Any], checkpoint: Checkpoint) -> None:
+    assert "error" not in result, result["error"]
+    assert far("logits", unpack(result["passes"][0]["logits"]), checkpoint.logits()) is None
+
+
+def test_the_second_visit_fetches_no_chunk(
+    tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
+) -> None:
+    checkpoint, url = checkpoints["odd"], site.publish(bundle)
+    path = url.removeprefix(site.url)
+    fetched, cached = [], []
+    for _ in range(2):
+        site.log.clear()
+        [result], _ = run_in_page(tab, site, [job_of(checkpoint, url, "wasm")])
+        check(result, checkpoint)
+        fetched.append(sorted(each.removeprefix(path) for each in site.log if each.startswith(path)))
+        cached.append(result["progress"]["cached"])
+        assert result["progress"]["bytesLoaded"] == result["progress"]["bytesTotal"]
+    assert fetched[0].count("/model.safetensors") > 3
+    assert fetched[1] == ["/bundle.json"]
+    assert cached == [0, result["progress"]["bytesTotal"]]
+
+
+def test_a_damaged_chunk_is_fetched_once_more_then_refused(
+    tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
+) -> None:
+    checkpoint, url = checkpoints["odd"], site.publish(bundle)
+    name = url.removeprefix(site.url) + "/model.safetensors"
+    bad = b"x" * (bundle / "model.safetensors").stat().st_size
+    site.tampered[name] = [bad]
+    [result], _ = run_in_page(tab, site, [job_of(checkpoint, url, "wasm")], without=["indexeddb"])
+    check(result, checkpoint)
+    site.tampered[name] = [bad] * 20
+    [result], _ = run_in_page(tab, site, [job_of(checkpoint, url, "wasm")], without=["indexeddb"])
+    assert result["error"]["name"] == "ChunkMismatch"
+    assert result["error"]["file"] == "model.safetensors"
+    site.tampered.clear()
+
+
+def test_without_what_an_old_browser_lacks_the_engine_still_runs(
+    tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
+) -> None:
+    checkpoint, url = checkpoints["odd"], site.publish(bundle)
+    gaps = ["subtle", "indexeddb", "simd", "webgl"]
+    [auto, wasm], logs = run_in_page(
+        tab, site, [job_of(checkpoint, url, backend) for backend in ("auto", "wasm")], without=gaps
+    )
+    check(auto, checkpoint)
+    assert auto["loaded"]["backend"] == "reference"
+    assert wasm["error"]["name"] == "BackendUnavailable"
+    assert any("wasm" in line for line in logs)
+
+
+def test_auto_chooses_by_measuring(tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path) -> None:
+    checkpoint, url = checkpoints["odd"], site.publish(bundle)
+    [result], _ = run_in_page(tab, site, [job_of(checkpoint, url, "auto")])
+    check(result, checkpoint)
+    probe = result["loaded"]["probe"]
+    assert set(probe) == {"wasm", "webgl"}
+    assert result["loaded"]["backend"] == min(probe, key=probe.get)
+
+
+def test_a_lost_graphics_context_is_survived(
+    tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
+) -> None:
+    checkpoint, url = checkpoints["odd"], site.publish(bundle)
+    tab.goto(f"{site.url}/index.html")
+    tab.wait_for_function("typeof loseContext === 'function'")
+    before, lost, after = tab.evaluate(
+        "([url, tokens, settings]) => loseContext(url, tokens, settings)", [url, checkpoint.tokens, site.settings()]
+    )
+    assert far("logits", unpack(before), checkpoint.logits()) is None
+    assert lost["name"] == "ContextLost"
+    assert "load the model again" in lost["message"]
+    np.testing.assert_array_equal(unpack(after), unpack(before))
+
+
+def test_four_draw_buffers_give_what_eight_give(tab: Page, site: Site) -> None:
+    tab.goto(f"{site.url}/index.html")
+    tab.wait_for_function("typeof productsWith === 'function'")
+    four, eight = (tab.evaluate("(buffers) => productsWith(buffers)", buffers) for buffers in (4, 8))
+    assert len(four) == 9 * 21
+    np.testing.assert_allclose(four, eight, rtol=1e-6)
+
+
+@pytest.mark.skipif("DEMO_CHECKPOINT" not in os.environ, reason="DEMO_CHECKPOINT names no trained checkpoint's folder")
+@pytest.mark.parametrize("backend", ["reference", "wasm"])
+def test_a_trained_checkpoint_agrees_with_transformers(backend: str, run_in_node: Runner) -> None:
+    folder = Path(os.environ["DEMO_CHECKPOINT"])
+    checkpoint = Checkpoint(folder, [list(range(3, 43)), list(range(50, 90))])
+    [result] = run_in_node([job_of(checkpoint, str(folder), backend)])
+    # logits of a trained model reach 20: the same relative error
+    assert np.abs(unpack(result["passes"][0]["logits"]) - checkpoint.logits()).max() < 5 * TOLERANCE
