@@ -37,6 +37,15 @@ export class Modules {
     return [...this.registered.keys()];
   }
 
+  /** The functions that a module offers, also those that its class defines. */
+  functionsOf(name: string): string[] {
+    const found = new Set<string>();
+    for (let each: object | null = this.registered.get(name) ?? null; each !== null && each !== Object.prototype; each = Object.getPrototypeOf(each)) {
+      for (const key of Object.getOwnPropertyNames(each)) found.add(key);
+    }
+    return [...found].filter((key) => key.startsWith("prim"));
+  }
+
   unload(name: string): boolean {
     const module = this.registered.get(name);
     if (module === undefined || !this.loaded.delete(module)) return false;

@@ -157,6 +157,10 @@ export class VirtualMachine extends Interpreter {
     return this.modules.names;
   }
 
+  moduleFunctions(name: string): string[] {
+    return this.modules.functionsOf(name);
+  }
+
   unloadModule(name: string): boolean {
     return this.modules.unload(name);
   }
