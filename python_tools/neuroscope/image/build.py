@@ -60,7 +60,8 @@ def build_image(
     def size(library: Library, *, sources: bool) -> int:
         return len(write_image(Bootstrap(library, with_sources=sources).heap(start)))
 
-    has_tests = any(each.endswith(TESTS_SUFFIX) for each in library.packages)
+    # An entry may name a test's class, and then there is no such image.
+    can_lose_tests = entry is None and any(each.endswith(TESTS_SUFFIX) for each in library.packages)
     return ImageReport(
         output=output,
         packages=tuple(library.packages),
@@ -70,7 +71,7 @@ def build_image(
         objects=len(reachable(heap)),
         bytes=len(image),
         bytes_without_sources=size(library, sources=False) if with_sources else len(image),
-        bytes_without_tests=size(library.without_tests(), sources=with_sources) if has_tests else len(image),
+        bytes_without_tests=size(library.without_tests(), sources=with_sources) if can_lose_tests else len(image),
         problems=tuple(library.problems),
         warnings=tuple(library.warnings),
     )
