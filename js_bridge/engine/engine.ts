@@ -6,6 +6,7 @@ import type {
   Answer,
   Attachment,
   BackendName,
+  ForwardRequest,
   LoadedAnswer,
   LoadRequest,
   ModelId,
@@ -112,20 +113,9 @@ class MessageEngine implements Engine {
       case "decode":
         this.#decode(message.id, message.model, message.ids);
         return undefined;
-      case "forward": {
-        if (this.#passes.has(message.pass))
-          throw new EngineError("BadMessage", `Pass ${message.pass} is already running; give each pass its own number`);
-        const pass = new Pass(message, this.#model(message.model), {
-          tensors: this.#tensors,
-          post: (answer) => this.#post(answer),
-          later: (later) => this.#defer(() => later.resume()),
-          ended: (ended) => this.#passes.delete(ended.id),
-          now: this.#now,
-        });
-        this.#passes.set(message.pass, pass);
-        pass.start();
+      case "forward":
+        this.#forward(message);
         return undefined;
-      }
       case "hookAnswer": {
         const pass = this.#passes.get(message.pass);
         if (pass === undefined)
@@ -219,6 +209,29 @@ class MessageEngine implements Engine {
     this.#models.set(model.id, model);
     this.#home = backend;
     this.#post(loadedAnswer(id, model, probe));
+  }
+
+  #forward(message: ForwardRequest): void {
+    const { pass: id, capture = [], logits } = message;
+    if (this.#passes.has(id)) {
+      throw new EngineError("BadMessage", `Pass ${id} is already running; give each pass its own number`);
+    }
+    let pass: Pass;
+    try {
+      pass = new Pass(message, this.#model(message.model), {
+        tensors: this.#tensors,
+        post: (answer) => this.#post(answer),
+        later: (later) => this.#defer(() => later.resume()),
+        ended: (ended) => this.#passes.delete(ended.id),
+        now: this.#now,
+      });
+    } catch (error) {
+      // What was posted behind it, on tensors that it was to make, fails with the same error.
+      for (const tensor of [...capture.map((each) => each.tensor), logits ?? 0]) this.#tensors.refuse(tensor, error);
+      throw error;
+    }
+    this.#passes.set(id, pass);
+    pass.start();
   }
 
   #unload(id: ModelId): void {

@@ -65,6 +65,11 @@ export class TensorTable {
     return tensor;
   }
 
+  /** Poisons a name that was announced for a tensor that will not come; one already in use stays what it is. */
+  refuse(id: TensorId, error: unknown): void {
+    if (Number.isSafeInteger(id) && id !== 0 && !this.#tensors.has(id)) this.poison(this.promise(id, "refused"), error);
+  }
+
   /** Fails: UnknownTensor, ReleasedTensor. */
   at(id: TensorId): Tensor {
     const tensor = this.#tensors.get(id);

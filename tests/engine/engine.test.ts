@@ -124,6 +124,15 @@ describe("forward", () => {
     for (const [request, error] of cases) await assert.rejects(forward(request), error);
   });
 
+  test("that is refused poisons the tensors that it was to make", async () => {
+    const { forward, session } = await opened();
+    const [captured, logits, sum] = [session.name(), session.name(), session.name()];
+    const refused = forward({ tokens: [[99]], logits, capture: [{ name: "hook_embed", tensor: captured }] });
+    session.post({ kind: "operate", op: "add", inputs: [captured, logits], result: sum });
+    await assert.rejects(refused, { name: "TokenOutOfVocabulary" });
+    await assert.rejects(session.read(sum), { name: "TokenOutOfVocabulary" });
+  });
+
   test("is done with the shapes of what was asked for, in that order", async () => {
     const { forward, session } = await opened();
     const [pattern, embed, logits] = [session.name(), session.name(), session.name()];

@@ -74,6 +74,50 @@ async function loseContext(bundle: string, tokens: number[][], settings: WorkerS
   ];
 }
 
+/** How often WebGL was read from before and after the one `read` of a job with a hook and an intervention. */
+async function countReads(bundle: string, tokens: number[][]): Promise<[number, number]> {
+  let reads = 0;
+  let before = 0;
+  const { readPixels } = WebGL2RenderingContext.prototype;
+  WebGL2RenderingContext.prototype.readPixels = function (this: WebGL2RenderingContext, ...given: unknown[]) {
+    reads++;
+    return Reflect.apply(readPixels, this, given);
+  } as typeof readPixels;
+  const mailbox: Mailbox = {
+    post: (message, attachments) => {
+      if (message.kind === "read") before = reads;
+      engine.handle(message, attachments);
+    },
+    onMessage: () => undefined,
+  };
+  const engine = createEngine({
+    post: (message, attachments) => queueMicrotask(() => mailbox.onMessage(message, attachments)),
+    fetchBytes: fetchOverHttp,
+  });
+  const zero = { hook: "blocks.0.attn.hook_z", action: "zero", at: { head: 0 } } as const;
+  const pass = { tokens, capture: [], interventions: [zero], addAtHooks: { hook_embed: 1 } };
+  await runJob(mailbox, { bundle, backend: "webgl", passes: [pass] });
+  WebGL2RenderingContext.prototype.readPixels = readPixels;
+  return [before, reads];
+}
+
+/** What loading for WebGL answers on a GPU that renders to no float textures. */
+async function withoutFloatTargets(bundle: string): Promise<unknown> {
+  const { getExtension } = WebGL2RenderingContext.prototype;
+  WebGL2RenderingContext.prototype.getExtension = () => null;
+  const mailbox: Mailbox = {
+    post: (message, attachments) => engine.handle(message, attachments),
+    onMessage: () => undefined,
+  };
+  const engine = createEngine({
+    post: (message, attachments) => queueMicrotask(() => mailbox.onMessage(message, attachments)),
+    fetchBytes: fetchOverHttp,
+  });
+  const refused = await runJob(mailbox, { bundle, backend: "webgl", passes: [] }).catch((error: unknown) => error);
+  WebGL2RenderingContext.prototype.getExtension = getExtension;
+  return refused;
+}
+
 /** 9 rows by 21 columns, from shaders for so many draw buffers. */
 function productsWith(buffers: number): number[] {
   const backend = new WebglBackend(new WebglContext(() => undefined), buffers);
@@ -83,4 +127,4 @@ function productsWith(buffers: number): number[] {
   return [...backend.read(backend.product(x, backend.matrix(wave(7 * 21), 7, 21, false), bias))];
 }
 
-Object.assign(globalThis, { runJobs, loseContext, productsWith });
+Object.assign(globalThis, { runJobs, loseContext, countReads, withoutFloatTargets, productsWith });

@@ -105,6 +105,25 @@ def test_a_lost_graphics_context_is_survived(
     np.testing.assert_array_equal(unpack(after), unpack(before))
 
 
+def test_nothing_is_read_from_the_gpu_before_it_is_asked_for(
+    tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
+) -> None:
+    url = site.publish(bundle)
+    tab.goto(f"{site.url}/index.html")
+    tab.wait_for_function("typeof countReads === 'function'")
+    before, after = tab.evaluate("([url, tokens]) => countReads(url, tokens)", [url, checkpoints["odd"].tokens])
+    assert (before, after) == (0, 1)
+
+
+def test_a_gpu_without_float_targets_is_refused_by_name(tab: Page, site: Site, bundle: Path) -> None:
+    url = site.publish(bundle)
+    tab.goto(f"{site.url}/index.html")
+    tab.wait_for_function("typeof withoutFloatTargets === 'function'")
+    refused = tab.evaluate("(url) => withoutFloatTargets(url)", url)
+    assert refused["name"] == "BackendUnavailable"
+    assert "EXT_color_buffer_float" in refused["message"]
+
+
 def test_four_draw_buffers_give_what_eight_give(tab: Page, site: Site) -> None:
     tab.goto(f"{site.url}/index.html")
     tab.wait_for_function("typeof productsWith === 'function'")
