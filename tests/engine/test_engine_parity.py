@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from engine_checkpoints import SHAPES, Checkpoint, pack, unpack
 from engine_oracle import TOLERANCE, all_far, bridge_of, cache_of, far
 from engine_places import PLACES, run
+from neuroscope.project import DEMO_MODEL
 
 OPTIONAL = ["hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input", "hook_mlp_in", "attn.hook_result"]
 
@@ -208,3 +210,15 @@ def test_optional_hooks_intervene_as_in_transformer_lens(where, backend, checkpo
 
     for name, captured in zip(names, result["passes"], strict=True):
         assert far(name, unpack(captured["logits"]), hooked_logits(bridge, checkpoint, name, edit)) is None
+
+
+@pytest.mark.skipif(not (DEMO_MODEL / "model.safetensors").exists(), reason=f"{DEMO_MODEL} holds no trained checkpoint")
+@pytest.mark.parametrize(("where", "backend"), PLACES)
+def test_the_trained_demo_model_equals_transformers(where, backend, request):
+    config = json.loads((DEMO_MODEL / "config.json").read_text())
+    length = min(64, config["n_positions"])
+    rows = np.random.default_rng(1).integers(0, config["vocab_size"], (2, length)).tolist()
+    checkpoint = Checkpoint(DEMO_MODEL, rows, config)
+    job = {"bundle": DEMO_MODEL, "passes": [{"tokens": rows, "capture": []}]}
+    [result] = run(where, backend, [job], request)
+    assert far("logits", unpack(result["passes"][0]["logits"]), checkpoint.logits()) is None

@@ -17,24 +17,24 @@ function storeRow(to: usize, low: v128, high: v128, bias: usize, columns: i32): 
 
 /** x [rows K] · panels + bias → y [rows N]; bias is 0 or padded to a multiple of 8. */
 export function product(x: usize, panels: usize, bias: usize, y: usize, rows: i32, K: i32, N: i32): void {
-  const rowBytes = (<usize>K) << 2;
-  const outBytes = (<usize>N) << 2;
+  const rowBytes = <usize>K << 2;
+  const outBytes = <usize>N << 2;
   const panelBytes = rowBytes << 3;
   const count = (N + 7) >> 3;
-  const blocked = rows & ~3;
+  if (rows === 1) return oneRow(x, panels, bias, y, rowBytes, N, count);
   for (let p = 0; p < count; p++) {
     const columns = min(8, N - (p << 3));
     const panel = panels + <usize>p * panelBytes;
-    const offset: usize = bias === 0 ? 0 : bias + ((<usize>p) << 5);
-    const to = y + ((<usize>p) << 5);
-    for (let row = 0; row < blocked; row += 4) {
-      fourRows(x + <usize>row * rowBytes, panel, offset, to + <usize>row * outBytes, rowBytes, outBytes, columns);
+    const offset: usize = bias === 0 ? 0 : bias + (<usize>p << 5);
+    const to = y + (<usize>p << 5);
+    for (let row = 0; row < rows; row += 4) {
+      const from = x + <usize>row * rowBytes;
+      fourRows(from, panel, offset, to + <usize>row * outBytes, rowBytes, outBytes, columns, min(4, rows - row));
     }
   }
-  for (let row = blocked; row < rows; row++)
-    oneRow(x + <usize>row * rowBytes, panels, bias, y + <usize>row * outBytes, rowBytes, N, count);
 }
 
+/** Four rows share each load of the weights. Of fewer than four, the last is computed again, and not stored. */
 // @ts-ignore: decorator
 @inline
 function fourRows(
@@ -45,10 +45,11 @@ function fourRows(
   rowBytes: usize,
   outBytes: usize,
   columns: i32,
+  rows: i32,
 ): void {
-  const x1 = x0 + rowBytes,
-    x2 = x1 + rowBytes,
-    x3 = x2 + rowBytes;
+  const x1 = rows > 1 ? x0 + rowBytes : x0;
+  const x2 = rows > 2 ? x1 + rowBytes : x1;
+  const x3 = rows > 3 ? x2 + rowBytes : x2;
   let a0 = f32x4.splat(0),
     a1 = a0,
     b0 = a0,
@@ -59,8 +60,8 @@ function fourRows(
     d1 = a0;
   let w = panel;
   for (let k: usize = 0; k < rowBytes; k += 4) {
-    const low = v128.load(w),
-      high = v128.load(w, 16);
+    const low = v128.load(w);
+    const high = v128.load(w, 16);
     w += 32;
     let s = v128.load32_splat(x0 + k);
     a0 = f32x4.add(a0, f32x4.mul(s, low));
@@ -76,9 +77,9 @@ function fourRows(
     d1 = f32x4.add(d1, f32x4.mul(s, high));
   }
   storeRow(y, a0, a1, bias, columns);
-  storeRow(y + outBytes, b0, b1, bias, columns);
-  storeRow(y + 2 * outBytes, c0, c1, bias, columns);
-  storeRow(y + 3 * outBytes, d0, d1, bias, columns);
+  if (rows > 1) storeRow(y + outBytes, b0, b1, bias, columns);
+  if (rows > 2) storeRow(y + 2 * outBytes, c0, c1, bias, columns);
+  if (rows > 3) storeRow(y + 3 * outBytes, d0, d1, bias, columns);
 }
 
 /** Four panels at a time: eight independent sums hide the latency that four rows hide above. */
