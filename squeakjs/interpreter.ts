@@ -505,8 +505,8 @@ export abstract class Interpreter {
     const slots = closure.pointers;
     if (slots[closureSlots.numArgs] !== argCount) return false;
     const outer = slots[closureSlots.outerContext] as SqueakObject;
-    if (outer.pointers === null || outer.pointers.length < contextSlots.firstTemp) return false;
-    const method = outer.pointers[contextSlots.method] as SqueakObject;
+    const method = outer.pointers?.[contextSlots.method];
+    if (method === undefined || !isMethod(method)) return false;
     const receiver = outer.pointers[contextSlots.receiver];
     const startPc = (slots[closureSlots.startpc] as number) - pcBase(method);
     this.enterBlock(closure, method, receiver, startPc, closureSlots.firstCopied, argCount, -1);

@@ -3,7 +3,7 @@
  * It owns no list of objects; what enumerates them is heap_walk.ts.
  */
 import { instanceFormat, namedSlotCount } from "./header.ts";
-import { format, isSmallInteger, type LargeIntegerObject, type Oop, SqueakObject, storeIndexedPointer } from "./object.ts";
+import { format, isClassShaped, isSmallInteger, type LargeIntegerObject, type Oop, SqueakObject, storeIndexedPointer } from "./object.ts";
 import { classSlots, methodDictionarySlots, specialObjects } from "./special_objects.ts";
 
 /** What a reader hands over: everything that a machine needs to run an image. */
@@ -83,7 +83,7 @@ export class ObjectMemory {
 
   /** Makes an instance with `indexableSize` elements, or null when the class cannot have it. */
   instantiate(aClass: SqueakObject, indexableSize: number): SqueakObject | null {
-    if (aClass.pointers === null || typeof aClass.pointers[classSlots.format] !== "number") return null;
+    if (!isClassShaped(aClass)) return null;
     const named = namedSlotCount(aClass, this.spur);
     const instances = instanceFormat(aClass, this.spur);
     if (indexableSize < 0 || indexableSize > maxObjectBytes) return null;

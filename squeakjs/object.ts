@@ -130,6 +130,11 @@ export function isMethod(oop: Oop): oop is MethodObject {
   return typeof oop !== "number" && oop.format >= format.method;
 }
 
+/** Whether an object has the layout of a class: a format word where a class has it. */
+export function isClassShaped(oop: Oop | undefined): oop is SqueakObject {
+  return typeof oop === "object" && oop.format === format.fixed && oop.pointers.length > 2 && typeof oop.pointers[2] === "number";
+}
+
 /** A slot of any object with pointers; a weak slot whose referent was collected reads as nil. */
 export function indexedPointer(object: SqueakObject, index: number, nil: SqueakObject): Oop {
   const value: unknown = object.pointers[index];

@@ -82,9 +82,9 @@ export class Scheduler {
   private remove(process: SqueakObject, list: SqueakObject): boolean {
     const links = list.pointers;
     let previous: SqueakObject | null = null;
-    let link = links[linkedListSlots.firstLink];
+    let link: Oop | undefined = links?.[linkedListSlots.firstLink];
     while (link !== process) {
-      if (link === this.nil || typeof link === "number" || link === undefined) return false;
+      if (link === this.nil || typeof link !== "object" || link.pointers === null) return false;
       previous = link;
       link = link.pointers[processSlots.nextLink];
     }
@@ -104,6 +104,11 @@ export class Scheduler {
 
   private queueOf(process: SqueakObject): SqueakObject {
     return this.queues[this.priorityOf(process) - 1] as SqueakObject;
+  }
+
+  /** Whether a process has a priority for which there is a queue. */
+  hasQueue(process: SqueakObject): boolean {
+    return typeof this.queueOf(process) === "object";
   }
 
   /** Makes a process ready, and runs it at once when its priority is higher. */
@@ -184,7 +189,7 @@ export class Scheduler {
   /** Suspends a process that is ready or waits; answers the list that it was in, null when it was in none. */
   suspend(process: SqueakObject): SqueakObject | null {
     const list = process.pointers[processSlots.myList];
-    if (typeof list === "number" || list === this.nil || !this.remove(process, list)) return null;
+    if (typeof list !== "object" || list === this.nil || !this.remove(process, list)) return null;
     process.pointers[processSlots.myList] = this.nil;
     return list;
   }

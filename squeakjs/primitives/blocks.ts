@@ -1,22 +1,28 @@
 /** Evaluation of blocks: of BlockClosures (201-206, 221, 222), of FullBlockClosures (207-209), of the older BlockContexts (80-82). */
 import type { Interpreter } from "../interpreter.ts";
-import { format, type SqueakObject } from "../object.ts";
+import { format, type Oop, type SqueakObject } from "../object.ts";
 import type { PrimitiveRow } from "../primitive_table.ts";
 import { blockContextSlots, specialObjects } from "../special_objects.ts";
 
+function isBlock(oop: Oop): oop is SqueakObject {
+  return typeof oop === "object" && oop.format === format.fixedIndexable;
+}
+
 function value(vm: Interpreter, argCount: number): boolean {
-  return vm.activateClosure(vm.stackValue(argCount) as SqueakObject, argCount);
+  const closure = vm.stackValue(argCount);
+  return isBlock(closure) && vm.activateClosure(closure, argCount);
 }
 
 function fullValue(vm: Interpreter, argCount: number): boolean {
-  return vm.activateFullClosure(vm.stackValue(argCount) as SqueakObject, argCount);
+  const closure = vm.stackValue(argCount);
+  return isBlock(closure) && vm.activateFullClosure(closure, argCount);
 }
 
 /** The block's arguments are the elements of an Array. */
 function spread(vm: Interpreter, evaluate: (vm: Interpreter, argCount: number) => boolean, numArgs: number): boolean {
-  const block = vm.stackValue(1) as SqueakObject;
+  const block = vm.stackValue(1);
   const args = vm.stackValue(0);
-  if (typeof args === "number" || args.format !== format.indexable) return false;
+  if (!isBlock(block) || typeof args === "number" || args.format !== format.indexable) return false;
   if (block.pointers[numArgs] !== args.pointers.length) return false;
   vm.sp--;
   for (const each of args.pointers) vm.push(each);
@@ -27,8 +33,8 @@ function spread(vm: Interpreter, evaluate: (vm: Interpreter, argCount: number) =
 }
 
 function blockContextValue(vm: Interpreter, argCount: number): boolean {
-  const block = vm.stackValue(argCount) as SqueakObject;
-  if (block.sqClass !== vm.memory.special(specialObjects.classBlockContext)) return false;
+  const block = vm.stackValue(argCount);
+  if (typeof block === "number" || block.sqClass !== vm.memory.special(specialObjects.classBlockContext)) return false;
   return vm.activateBlockContext(block, argCount);
 }
 

@@ -108,10 +108,14 @@ function runOn(vm: Interpreter, run: (vm: Interpreter, argCount: number) => bool
 
 // Contexts as objects
 
+function isContext(oop: Oop): oop is SqueakObject {
+  return typeof oop === "object" && oop.format === format.fixedIndexable && typeof oop.pointers[contextSlots.stackp] === "number";
+}
+
 function contextAt(vm: Interpreter): boolean {
   const context = vm.stackValue(1);
   const index = vm.stackValue(0);
-  if (typeof context === "number" || typeof index !== "number") return false;
+  if (!isContext(context) || typeof index !== "number") return false;
   if (context === vm.activeContext) vm.storeContext();
   if (index < 1 || index > (context.pointers[contextSlots.stackp] as number)) return false;
   return vm.answer(1, context.pointers[contextSlots.firstTemp + index - 1]);
@@ -120,7 +124,7 @@ function contextAt(vm: Interpreter): boolean {
 function contextAtPut(vm: Interpreter): boolean {
   const context = vm.stackValue(2);
   const index = vm.stackValue(1);
-  if (typeof context === "number" || typeof index !== "number" || context === vm.activeContext) return false;
+  if (!isContext(context) || typeof index !== "number" || context === vm.activeContext) return false;
   if (index < 1 || index > (context.pointers[contextSlots.stackp] as number)) return false;
   context.pointers[contextSlots.firstTemp + index - 1] = vm.stackValue(0);
   return vm.answer(2, vm.stackValue(0));
@@ -128,7 +132,7 @@ function contextAtPut(vm: Interpreter): boolean {
 
 function contextSize(vm: Interpreter): boolean {
   const context = vm.stackValue(0);
-  if (typeof context === "number") return false;
+  if (!isContext(context)) return false;
   if (context === vm.activeContext) vm.exposeContext();
   return vm.answer(0, context.pointers[contextSlots.stackp]);
 }
@@ -137,7 +141,7 @@ function contextSize(vm: Interpreter): boolean {
 function storeStackp(vm: Interpreter): boolean {
   const context = vm.stackValue(1);
   const stackp = vm.stackValue(0);
-  if (typeof context === "number" || typeof stackp !== "number" || context === vm.activeContext) return false;
+  if (!isContext(context) || typeof stackp !== "number" || context === vm.activeContext) return false;
   if (stackp < 0 || stackp > context.pointers.length - contextSlots.firstTemp) return false;
   const old = context.pointers[contextSlots.stackp] as number;
   for (let i = old; i < stackp; i++) context.pointers[contextSlots.firstTemp + i] = vm.nil;

@@ -2,7 +2,7 @@
 import { collectWeakSlots, forwardReferences, mayBecome, reachableObjects, swapContents } from "../heap_walk.ts";
 import { instanceFormat, namedSlotCount } from "../header.ts";
 import type { Interpreter } from "../interpreter.ts";
-import { format, type Oop, type SqueakObject } from "../object.ts";
+import { format, isClassShaped, type Oop, type SqueakObject } from "../object.ts";
 import type { PrimitiveRow } from "../primitive_table.ts";
 
 // JavaScript does not tell how much memory is left; images only compare this with a small threshold.
@@ -132,7 +132,7 @@ function sizeInBytes(vm: Interpreter): boolean {
 function sizeInBytesOfInstance(vm: Interpreter, argCount: number): boolean {
   const aClass = vm.stackValue(argCount);
   const count = argCount === 0 ? 0 : vm.stackValue(0);
-  if (typeof aClass === "number" || typeof count !== "number" || count < 0) return false;
+  if (!isClassShaped(aClass) || typeof count !== "number" || count < 0) return false;
   const kind = instanceFormat(aClass, vm.memory.spur);
   const width = kind >= format.bytes ? 1 : kind >= format.shorts ? 2 : kind === format.longs ? 8 : 4;
   const body = namedSlotCount(aClass, vm.memory.spur) * 4 + count * width;

@@ -1,8 +1,9 @@
 /** Processes, semaphores, mutexes, timers and the idle process. The semantics are the scheduler's. */
 import type { Interpreter } from "../interpreter.ts";
-import type { SqueakObject } from "../object.ts";
-import type { PrimitiveRow } from "../primitive_table.ts";
 import { clockMilliseconds, millisecondsMask, wakeTimeOfMicroseconds } from "../clock.ts";
+import { format, type Oop, type SqueakObject } from "../object.ts";
+import type { PrimitiveRow } from "../primitive_table.ts";
+import { linkedListSlots, mutexSlots, processSlots } from "../special_objects.ts";
 
 function signal(vm: Interpreter): boolean {
   const semaphore = vm.stackValue(0);
@@ -18,18 +19,30 @@ function wait(vm: Interpreter): boolean {
   return true;
 }
 
+function isProcess(oop: Oop): oop is SqueakObject {
+  return typeof oop === "object" && oop.format === format.fixed && typeof oop.pointers[processSlots.priority] === "number";
+}
+
+/** A mutex is a list of waiting processes with an owner. */
+function isMutex(vm: Interpreter, oop: Oop): oop is SqueakObject {
+  if (typeof oop !== "object" || oop.format !== format.fixed || oop.pointers.length <= mutexSlots.owner) return false;
+  const first = oop.pointers[linkedListSlots.firstLink];
+  return first === vm.nil || (isProcess(first) && vm.scheduler.hasQueue(first));
+}
+
 /** A process can only run when it has a context to run. */
 function resume(vm: Interpreter): boolean {
-  const process = vm.stackValue(0) as SqueakObject;
-  const context = process.pointers?.[1];
-  if (typeof context !== "object" || context === vm.nil || process === vm.scheduler.activeProcess) return false;
+  const process = vm.stackValue(0);
+  if (!isProcess(process) || process === vm.scheduler.activeProcess || !vm.scheduler.hasQueue(process)) return false;
+  if (process.pointers[processSlots.suspendedContext] === vm.nil) return false;
   vm.scheduler.resume(process);
   return true;
 }
 
 /** Answers the list that the process waited in, nil when it was the active one. */
 function suspend(vm: Interpreter): boolean {
-  const process = vm.stackValue(0) as SqueakObject;
+  const process = vm.stackValue(0);
+  if (!isProcess(process)) return false;
   if (process === vm.scheduler.activeProcess) {
     vm.answer(0, vm.nil);
     vm.scheduler.suspendActive();
@@ -66,7 +79,8 @@ function relinquish(vm: Interpreter, argCount: number): boolean {
 }
 
 function enterCriticalSection(vm: Interpreter, argCount: number): boolean {
-  const mutex = vm.stackValue(argCount) as SqueakObject;
+  const mutex = vm.stackValue(argCount);
+  if (!isMutex(vm, mutex)) return false;
   const owned = vm.scheduler.enterMutex(mutex);
   vm.answer(argCount, owned === true ? vm.true : vm.false);
   if (owned === null) vm.scheduler.waitForMutex(mutex);
@@ -74,13 +88,17 @@ function enterCriticalSection(vm: Interpreter, argCount: number): boolean {
 }
 
 function exitCriticalSection(vm: Interpreter): boolean {
-  vm.scheduler.exitMutex(vm.stackValue(0) as SqueakObject);
+  const mutex = vm.stackValue(0);
+  if (!isMutex(vm, mutex)) return false;
+  vm.scheduler.exitMutex(mutex);
   return true;
 }
 
 /** Enters if it is free (false) or owned already (true); answers nil, without waiting, if another process has it. */
 function testAndSetOwnership(vm: Interpreter, argCount: number): boolean {
-  const owned = vm.scheduler.enterMutex(vm.stackValue(argCount) as SqueakObject);
+  const mutex = vm.stackValue(argCount);
+  if (!isMutex(vm, mutex)) return false;
+  const owned = vm.scheduler.enterMutex(mutex);
   return vm.answer(argCount, owned === null ? vm.nil : vm.memory.boolean(owned));
 }
 

@@ -5,7 +5,7 @@
 import { namedSlotCount, instanceFormat, literalCountOf } from "../header.ts";
 import { fromBigInt, toBigInt } from "../integers.ts";
 import type { Interpreter } from "../interpreter.ts";
-import { format, indexedPointer, isMethod, type Oop, SqueakObject } from "../object.ts";
+import { format, indexedPointer, isClassShaped, isMethod, type Oop, SqueakObject } from "../object.ts";
 import type { PrimitiveRow } from "../primitive_table.ts";
 import { contextSlots, specialObjects } from "../special_objects.ts";
 
@@ -186,7 +186,7 @@ function basicNew(vm: Interpreter, argCount: number): boolean {
 function basicNewSized(vm: Interpreter): boolean {
   const aClass = vm.stackValue(1);
   const count = vm.stackValue(0);
-  if (typeof aClass === "number" || typeof count !== "number" || count < 0) return false;
+  if (!isClassShaped(aClass) || typeof count !== "number" || count < 0) return false;
   if (instanceFormat(aClass, vm.memory.spur) <= format.fixed && count > 0) return false;
   const instance = vm.memory.instantiate(aClass, count);
   if (instance !== null) return vm.answer(1, instance);
@@ -234,7 +234,7 @@ function newMethod(vm: Interpreter): boolean {
   const header = vm.stackValue(0);
   const byteCount = vm.stackValue(1);
   const aClass = vm.stackValue(2);
-  if (typeof header !== "number" || typeof byteCount !== "number" || byteCount < 0 || typeof aClass === "number") return false;
+  if (typeof header !== "number" || typeof byteCount !== "number" || byteCount < 0 || !isClassShaped(aClass)) return false;
   const method = new SqueakObject(aClass, format.method, 0);
   method.pointers = vm.memory.nilSlots(literalCountOf(header, vm.memory.spur) + 1);
   method.pointers[0] = header;
@@ -370,7 +370,7 @@ function identityHash(vm: Interpreter): boolean {
 /** The identity hash of a class: its index in the class table, assigned on the first request. */
 function classHash(vm: Interpreter): boolean {
   const object = vm.stackValue(0);
-  if (typeof object === "number" || object.pointersSize() < 3) return false;
+  if (!isClassShaped(object)) return false;
   return vm.answer(0, vm.memory.spur ? vm.memory.classIndex(object) : vm.memory.identityHash(object));
 }
 
@@ -386,8 +386,7 @@ function setIdentityHash(vm: Interpreter, argCount: number): boolean {
 
 /** Changes an object's class to another of the same kind and shape. */
 function becomeInstanceOf(vm: Interpreter, object: Oop, aClass: Oop): boolean {
-  if (typeof object === "number" || typeof aClass === "number" || object.format === format.immediate) return false;
-  if (aClass.pointers === null || typeof aClass.pointers[2] !== "number") return false;
+  if (typeof object === "number" || !isClassShaped(aClass) || object.format === format.immediate) return false;
   const kind = instanceFormat(aClass, vm.memory.spur);
   const wanted = kind >= format.method ? format.method : kind;
   const isPointers = object.format <= format.ephemeron;

@@ -76,6 +76,7 @@ export class TinyImage {
   constructor() {
     const classClass = new SqueakObject(null as unknown as SqueakObject, format.fixed, 64);
     this.nil = new SqueakObject(null as unknown as SqueakObject, format.empty, 0);
+    this.nil.pointers = [];
     for (const [i, [name, superclass, slots, kind, index]] of classes.entries()) {
       const made = name === "Class" ? classClass : new SqueakObject(classClass, format.fixed, 0);
       made.hash = index ?? 60 + i;
