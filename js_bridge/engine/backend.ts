@@ -38,8 +38,6 @@ export interface Backend {
   release(value: Value): void;
   /** The same numbers in another shape: shares the storage where the layout allows. */
   reshape(value: Value, shape: Shape): Value;
-  /** Frees everything that the backend holds, weights too. */
-  close(): void;
 
   /** Takes over row-major [inputs, outputs], or with `transposed` [outputs, inputs]. */
   matrix(numbers: Float32Array, inputs: number, outputs: number, transposed: boolean): Matrix;

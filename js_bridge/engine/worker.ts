@@ -72,5 +72,6 @@ let engine: Promise<Engine> | null = null;
 
 scope.onmessage = ({ data }) => {
   if ("settings" in data) engine = start(data.settings);
-  else void engine?.then((ready) => ready.handle(data.message, data.attachments));
+  else if (engine === null) log("a message came before the settings, and was dropped");
+  else void engine.then((ready) => ready.handle(data.message, data.attachments));
 };

@@ -41,7 +41,6 @@ export abstract class ArrayBackend implements Backend {
     return { shape, storage };
   }
 
-  abstract close(): void;
   abstract matrix(numbers: Float32Array, inputs: number, outputs: number, transposed: boolean): Matrix;
   abstract releaseMatrix(matrix: Matrix): void;
   abstract columns(table: Matrix, ids: Int32Array, lead: Shape): Value;

@@ -28,7 +28,6 @@ export class ReferenceBackend extends ArrayBackend {
 
   /** Nothing to do: the collector sees these bytes. */
   protected free(): void {}
-  close(): void {}
 
   matrix(numbers: Float32Array, inputs: number, outputs: number, transposed: boolean): Matrix {
     let own = numbers;

@@ -100,9 +100,6 @@ export class WasmBackend extends ArrayBackend {
     this.#memory.free((storage as WasmStorage).start, storage.bytes);
   }
 
-  /** The memory goes with the instance, once nobody holds this backend. */
-  close(): void {}
-
   matrix(numbers: Float32Array, inputs: number, outputs: number, transposed: boolean): Matrix {
     const panels = Math.ceil(outputs / PANEL);
     const bytes = 4 * panels * inputs * PANEL;

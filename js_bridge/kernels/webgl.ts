@@ -89,10 +89,6 @@ export class WebglBackend implements Backend {
     return this.strided({ shape: value.shape, storage: value.storage }, [elementsOf(shape)], 0, [1], shape);
   }
 
-  close(): void {
-    this.#context.close();
-  }
-
   matrix(numbers: Float32Array, inputs: number, outputs: number, transposed: boolean): Matrix {
     const blocks = texelsOf(outputs);
     const width = inputs * Math.ceil(blocks / FOLD);

@@ -216,10 +216,6 @@ export class WebglContext {
     for (const [name, value] of Object.entries(floats)) gl.uniform1f(location(name), value);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
   }
-
-  close(): void {
-    this.gl.getExtension("WEBGL_lose_context")?.loseContext();
-  }
 }
 
 function keyOf(width: number, height: number, layers: number): string {
