@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALLTALK = ROOT / "smalltalk"
 BUILD = ROOT / "build"
 IMAGE = BUILD / "neuroscope.image"
-DEMO_MODEL = Path(os.environ.get("NEUROSCOPE_DEMO_MODEL", ROOT / "demo_model"))
+DEMO_MODEL = ROOT / "demo_model"
 
 # What a headless Chromium needs to start as root, to stay off the network, and to have WebGL2 without a GPU.
 CHROMIUM_FLAGS = (

@@ -9,6 +9,7 @@ from neuroscope import project
 from neuroscope.errors import MissingProgramError
 from neuroscope.export.bundle import DTYPES, export_bundle
 from neuroscope.export.hosts import HOSTS
+from neuroscope.export.reference import write_checkpoint_reference
 from neuroscope.export.verify import verify_bundle
 
 
@@ -62,4 +63,5 @@ def _train(options: argparse.Namespace) -> int:
             "PyTorch is missing, and training needs it: pip install 'neuroscope[torch]'."
         ) from error
     train_demo(options.output, work=options.work)
+    print(f"{options.output}: trained; reference: {write_checkpoint_reference(options.output)}")
     return 0
