@@ -36,8 +36,10 @@ import {
   specialObjects,
 } from "./special_objects.ts";
 
-const sendsBetweenChecks = 1000;
-const contextsBetweenDepthChecks = 50_000;
+const mostSendsBetweenChecks = 2000;
+const contextsBetweenDepthChecks = 20_000;
+/** Contexts that the handler of a depth error may use before it is told again. */
+const depthHeadroom = 50_000;
 const externalCall = 117;
 const specialAt = 16; // at: among the special selectors; at:put: follows
 const unwindPrimitive = 198;
@@ -80,7 +82,8 @@ export abstract class Interpreter {
   recyclable = 0;
   pause: Pause = pause.none;
   /** Sends until the next look at clock, signals and slice. */
-  sendsLeft = sendsBetweenChecks;
+  sendsLeft = 0;
+  private sendsBetweenChecks = 250;
 
   /** Set by a primitive that fails for a reason it can name (an index of the primitive error table); 0 otherwise. */
   primitiveErrorCode = 0;
@@ -749,7 +752,7 @@ export abstract class Interpreter {
       return false;
     }
     // The handler of the first error needs room; what grows on in spite of it is told again, at most every so often.
-    if (this.depthProcess === process && depth < this.reportedDepth + contextsBetweenDepthChecks) return false;
+    if (this.depthProcess === process && depth < this.reportedDepth + depthHeadroom) return false;
     this.depthProcess = process;
     this.reportedDepth = depth;
     const semaphore = this.memory.special(specialObjects.lowSpaceSemaphore);
@@ -769,8 +772,11 @@ export abstract class Interpreter {
     return true;
   }
 
-  restartCountdown(): void {
-    this.sendsLeft = sendsBetweenChecks;
+  /** Counts down anew to the next look at the clock, faster or slower so that about a quarter millisecond lies between two. */
+  restartCountdown(elapsed: number): void {
+    if (elapsed > 0.5) this.sendsBetweenChecks = Math.max(20, Math.floor((this.sendsBetweenChecks * 0.25) / elapsed));
+    else if (elapsed < 0.15) this.sendsBetweenChecks = Math.min(mostSendsBetweenChecks, this.sendsBetweenChecks * 2);
+    this.sendsLeft = this.sendsBetweenChecks;
   }
 
   // Arithmetic that the loops share

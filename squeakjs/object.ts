@@ -37,21 +37,22 @@ const noWords = null as unknown as Uint32Array;
 const noBytes = null as unknown as Uint8Array;
 
 export class SqueakObject {
-  sqClass: SqueakObject;
-  format: number;
+  // Only declared, so that each is stored once, by the constructor, and not defined as undefined before.
+  declare sqClass: SqueakObject;
+  declare format: number;
   /** Identity hash; 0 is "not asked for yet". The index in the class table for a class, the code point for a Character. */
-  hash: number;
-  pointers: Oop[];
+  declare hash: number;
+  declare pointers: Oop[];
   /** 32-bit words, unsigned; a 64-bit element is two of them, the low one first. */
-  words: Uint32Array;
+  declare words: Uint32Array;
   /** Bytes; a 16-bit element is two of them, the low one first. */
-  bytes: Uint8Array;
+  declare bytes: Uint8Array;
   /** Present in Floats alone: `undefined` elsewhere, so that a Float is never taken for a SmallInteger. */
-  float: number | undefined;
+  declare float: number | undefined;
   /** The epoch of the last trace that reached this object. */
-  mark: number;
+  declare mark: number;
   /** What a part of the machine knows of this object: "nil", "true", "false", a JavaScript value behind a proxy. */
-  aux: unknown;
+  declare aux: unknown;
 
   constructor(sqClass: SqueakObject, objectFormat: number, hash: number) {
     this.sqClass = sqClass;

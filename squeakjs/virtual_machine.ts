@@ -41,6 +41,7 @@ export class VirtualMachine extends Interpreter {
   private readonly saveImage: VirtualMachineOptions["saveImage"];
   private readonly reported = new Set<string>();
   private deadline = 0;
+  private lastCheck = 0;
   private hasQuit = false;
   private idle = false;
 
@@ -83,7 +84,8 @@ export class VirtualMachine extends Interpreter {
   step(milliseconds: number): StepResult {
     if (this.hasQuit) return { kind: "quit" };
     this.idle = false;
-    this.deadline = this.now() + milliseconds;
+    this.lastCheck = this.now();
+    this.deadline = this.lastCheck + milliseconds;
     this.pause = pause.none;
     this.checkForInterrupts();
     const reason = this.scheduler.stuck ? pause.idle : this.run();
@@ -123,8 +125,9 @@ export class VirtualMachine extends Interpreter {
   // What the interpreter asks of its host side
 
   checkForInterrupts(): void {
-    this.restartCountdown();
     const now = this.now();
+    this.restartCountdown(now - this.lastCheck);
+    this.lastCheck = now;
     this.scheduler.deliver(now);
     if (now >= this.deadline && this.pause === pause.none) this.pause = pause.slice;
   }

@@ -162,6 +162,22 @@ test("a slice ends on time while the image computes", () => {
   }
 });
 
+test("a slice ends on time also when each send takes long", () => {
+  const tiny = image();
+  tiny.method("Object", "slow", { bytes: [0x78], literals: [tiny.array([tiny.string("Slow"), tiny.string("primitiveSlow"), 0, 0])], primitive: 117 });
+  // [ self slow. true ] whileTrue
+  const { vm } = tiny.start({ bytes: [0x70, 0xd0, 0x87, 0xa3, 0xfb, 0x78], literals: ["#slow"] });
+  const busy = { primitiveSlow: () => { for (const end = performance.now() + 0.2; performance.now() < end; ); return true; } };
+  vm.registerExternalModule("Slow", busy as object);
+  vm.step(100); // the machine learns how long a send takes here
+  const times = Array.from({ length: 5 }, () => {
+    const start = performance.now();
+    vm.step(8);
+    return performance.now() - start;
+  });
+  assert.ok(Math.min(...times) < 8 + 5, `8 ms took ${times}`);
+});
+
 test("a mutex is entered again by its owner, and free after one exit", () => {
   const tiny = image();
   tiny.method("Semaphore", "enter", { bytes: [0x78], primitive: 186 });
