@@ -504,7 +504,7 @@ export abstract class Interpreter {
   // Closures
 
   /** Activates a BlockClosure whose bytecodes are part of its home's method. Receiver and arguments are on the stack. */
-  activateClosure(closure: SqueakObject, argCount: number): boolean {
+  activateClosure(closure: SqueakObject, argCount: number, maySwitch = true): boolean {
     const slots = closure.pointers;
     if (slots[closureSlots.numArgs] !== argCount) return false;
     const outer = slots[closureSlots.outerContext] as SqueakObject;
@@ -512,23 +512,24 @@ export abstract class Interpreter {
     if (method === undefined || !isMethod(method)) return false;
     const receiver = outer.pointers[contextSlots.receiver];
     const startPc = (slots[closureSlots.startpc] as number) - pcBase(method);
-    this.enterBlock(closure, method, receiver, startPc, closureSlots.firstCopied, argCount, -1);
+    this.enterBlock(closure, method, receiver, startPc, closureSlots.firstCopied, argCount, -1, maySwitch);
     return true;
   }
 
   /** Activates a FullBlockClosure, which has a CompiledBlock of its own. */
-  activateFullClosure(closure: SqueakObject, argCount: number): boolean {
+  activateFullClosure(closure: SqueakObject, argCount: number, maySwitch = true): boolean {
     const slots = closure.pointers;
     if (slots[fullClosureSlots.numArgs] !== argCount) return false;
     const block = slots[fullClosureSlots.block];
     if (!isMethod(block) || argumentCount(block) !== argCount) return false;
     const temporaries = temporaryCount(block);
-    this.enterBlock(closure, block, slots[fullClosureSlots.receiver], 0, fullClosureSlots.firstCopied, argCount, temporaries);
+    this.enterBlock(closure, block, slots[fullClosureSlots.receiver], 0, fullClosureSlots.firstCopied, argCount, temporaries, maySwitch);
     return true;
   }
 
   private enterBlock(
     closure: SqueakObject, method: SqueakObject, receiver: Oop, startPc: number, firstCopied: number, argCount: number, temporaries: number,
+    maySwitch: boolean,
   ): void {
     if (this.depthCheckDue && this.checkDepth(argCount)) return;
     const caller = this.frame;
@@ -555,7 +556,7 @@ export abstract class Interpreter {
     this.receiver = receiver;
     this.pc = startPc;
     this.sp = slot - 1;
-    if (--this.sendsLeft <= 0) this.checkForInterrupts();
+    if (--this.sendsLeft <= 0 && maySwitch) this.checkForInterrupts();
   }
 
   /** Makes the closure of an inline block; the copied values are taken off the stack. */

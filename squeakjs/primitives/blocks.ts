@@ -18,6 +18,20 @@ function fullValue(vm: Interpreter, argCount: number): boolean {
   return isBlock(closure) && vm.activateFullClosure(closure, argCount);
 }
 
+/**
+ * The same with no other process let in on the way. ensure: relies on it: a process that is stopped between the entry of
+ * `[ semaphore wait. … ] ensure: [ semaphore signal ]` and its wait would signal for a wait that never was.
+ */
+function valueWithoutSwitch(vm: Interpreter, argCount: number): boolean {
+  const closure = vm.stackValue(argCount);
+  return isBlock(closure) && vm.activateClosure(closure, argCount, false);
+}
+
+function fullValueWithoutSwitch(vm: Interpreter, argCount: number): boolean {
+  const closure = vm.stackValue(argCount);
+  return isBlock(closure) && vm.activateFullClosure(closure, argCount, false);
+}
+
 /** The block's arguments are the elements of an Array. */
 function spread(vm: Interpreter, evaluate: (vm: Interpreter, argCount: number) => boolean, numArgs: number): boolean {
   const block = vm.stackValue(1);
@@ -51,7 +65,7 @@ export const blockPrimitives: readonly PrimitiveRow[] = [
   [206, "primitiveClosureValueWithArgs", (vm) => spread(vm, value, 2)],
   [207, "primitiveFullClosureValue", fullValue],
   [208, "primitiveFullClosureValueWithArgs", (vm) => spread(vm, fullValue, 2)],
-  [209, "primitiveFullClosureValueNoContextSwitch", fullValue],
-  [221, "primitiveClosureValueNoContextSwitch", value],
-  [222, "primitiveClosureValue1NoContextSwitch", value],
+  [209, "primitiveFullClosureValueNoContextSwitch", fullValueWithoutSwitch],
+  [221, "primitiveClosureValueNoContextSwitch", valueWithoutSwitch],
+  [222, "primitiveClosureValue1NoContextSwitch", valueWithoutSwitch],
 ];
