@@ -136,27 +136,35 @@ def test_while_a_hook_block_waits_the_page_animates_and_other_passes_run(lens: P
     )
     lens.keyboard.press("Control+a")
     lens.keyboard.press("Control+d")
-    lens.evaluate(
-        """() => {
-            window.gaps = [];
-            let last = performance.now();
-            const started = last;
-            const frame = (now) => {
-                window.gaps.push(now - last);
-                last = now;
-                if (now - started < 8000) requestAnimationFrame(frame);
-                else window.animated = true;
-            };
-            requestAnimationFrame(frame);
-        }"""
-    )
+    # The longest gap between two frames. A machine that does something else for a moment delays a frame, too; a page
+    # that is held up is held up in every one of three looks.
+    assert min(longest_gap(lens, seconds=1.5) for _ in range(3)) < 50
     assert print_it(lens, "6 * 7") == "6 * 7 42"
     hooks = "model hookManager removeAllHooks. (model forward: 'The cat') logits shape"
     assert print_it(lens, hooks).startswith(f"{hooks} #(1 ")
     expect(lens.locator("#transcript")).not_to_contain_text("slow is done")
-    lens.wait_for_function("window.animated", timeout=20 * SECONDS)
-    assert lens.evaluate("Math.max(...window.gaps.slice(1))") < 50
     expect(lens.locator("#transcript")).to_contain_text("slow is done", timeout=20 * SECONDS)
+
+
+def longest_gap(page: Page, *, seconds: float) -> float:
+    """Milliseconds between two frames of an animation, the longest within so many seconds."""
+    gap: float = page.evaluate(
+        """(milliseconds) => new Promise((resolve) => {
+            let longest = 0;
+            requestAnimationFrame((started) => {
+                let last = started;
+                const frame = (now) => {
+                    longest = Math.max(longest, now - last);
+                    last = now;
+                    if (now - started < milliseconds) requestAnimationFrame(frame);
+                    else resolve(longest);
+                };
+                requestAnimationFrame(frame);
+            });
+        })""",
+        seconds * 1000,
+    )
+    return gap
 
 
 def test_a_click_on_a_cell_shows_its_ten_tokens(lens: Page) -> None:
