@@ -63,6 +63,12 @@ export const heatMap: ViewFunction<HeatMapPart> = (element, data, emit) => {
     }
   });
 
+  /** Row labels and legend stay in sight when a wide matrix is scrolled. */
+  function stay(): void {
+    svg.select(".stays").attr("transform", `translate(${scroll.scrollLeft}, 0)`);
+  }
+  scroll.addEventListener("scroll", stay);
+
   function cellAt(event: MouseEvent): [number, number] | null {
     const box = picture.getBoundingClientRect();
     const x = ((event.clientX - box.left) / box.width) * layout.width - layout.left;
@@ -106,10 +112,11 @@ export const heatMap: ViewFunction<HeatMapPart> = (element, data, emit) => {
       .attr("height", layout.height)
       .attr("aria-label", `${next.title}. ${next.rows.length} rows, ${next.columns.length} columns; arrow keys read the cells.`);
     svg.selectAll("*").remove();
-    drawLabels(svg, next, layout);
+    drawColumnLabels(svg, next, layout);
     if (next.texts) drawTexts(svg, next, next.texts, layout);
     else drawShades(svg, next, layout);
-    drawLegend(svg, next, layout);
+    drawRowLabels(svg.append("g").attr("class", "stays"), next, layout);
+    stay();
     svg.append("rect").attr("class", "cursor").attr("width", layout.cellWidth).attr("height", layout.cellHeight);
     moveTo([clamp(cursor[0], next.rows.length), clamp(cursor[1], next.columns.length)]);
   };
@@ -118,6 +125,7 @@ export const heatMap: ViewFunction<HeatMapPart> = (element, data, emit) => {
 };
 
 type Svg = Selection<SVGSVGElement, unknown, null, undefined>;
+type Group = Selection<SVGGElement, unknown, null, undefined>;
 
 function layOut(data: HeatMapPart): Layout {
   const longest = (texts: readonly string[]): number =>
@@ -144,19 +152,25 @@ function shorten(text: string): string {
   return letters.length > longestLabel ? `${letters.slice(0, longestLabel - 1).join("")}…` : letters.join("");
 }
 
-function drawLabels(svg: Svg, data: HeatMapPart, layout: Layout): void {
+function drawColumnLabels(svg: Svg, data: HeatMapPart, layout: Layout): void {
+  if (layout.cellWidth < 12) return;
+  data.columns.forEach((text, column) => {
+    const x = layout.left + (column + 0.5) * layout.cellWidth;
+    const label = svg.append("text").attr("class", "label").attr("font-size", fontSize).text(shorten(text));
+    if (data.texts) label.attr("text-anchor", "middle").attr("x", x).attr("y", layout.top - 7);
+    else label.attr("transform", `translate(${x + 4}, ${layout.top - 6}) rotate(-90)`);
+  });
+}
+
+function drawRowLabels(group: Group, data: HeatMapPart, layout: Layout): void {
+  group.append("rect").attr("class", "paper").attr("width", layout.left - 2).attr("height", layout.height);
   if (layout.cellHeight >= 12) {
     data.rows.forEach((text, row) => {
-      svg.append("text").attr("class", "label").attr("text-anchor", "end").attr("font-size", fontSize)
+      group.append("text").attr("class", "label").attr("text-anchor", "end").attr("font-size", fontSize)
         .attr("x", layout.left - 6).attr("y", layout.top + (row + 0.5) * layout.cellHeight + 4).text(shorten(text));
     });
-    data.columns.forEach((text, column) => {
-      const x = layout.left + (column + 0.5) * layout.cellWidth;
-      const label = svg.append("text").attr("class", "label").attr("font-size", fontSize).text(shorten(text));
-      if (data.texts) label.attr("text-anchor", "middle").attr("x", x).attr("y", layout.top - 7);
-      else label.attr("transform", `translate(${x + 4}, ${layout.top - 6}) rotate(-90)`);
-    });
   }
+  drawLegend(group, data, layout);
 }
 
 function drawTexts(svg: Svg, data: HeatMapPart, texts: readonly (readonly string[])[], layout: Layout): void {
@@ -192,16 +206,16 @@ function drawShades(svg: Svg, data: HeatMapPart, layout: Layout): void {
   });
 }
 
-function drawLegend(svg: Svg, data: HeatMapPart, layout: Layout): void {
+function drawLegend(group: Group, data: HeatMapPart, layout: Layout): void {
   const y = layout.height - 30;
   const width = 120;
   const steps = 24;
   for (let step = 0; step < steps; step++) {
-    svg.append("rect").attr("x", layout.left + (step * width) / steps).attr("y", y).attr("width", width / steps + 0.5)
+    group.append("rect").attr("x", layout.left + (step * width) / steps).attr("y", y).attr("width", width / steps + 0.5)
       .attr("height", 8).attr("fill", interpolateViridis((step + 0.5) / steps));
   }
   const label = (x: number, anchor: string, text: string) =>
-    svg.append("text").attr("class", "label").attr("font-size", 10).attr("text-anchor", anchor).attr("x", x).attr("y", y + 20).text(text);
+    group.append("text").attr("class", "label").attr("font-size", 10).attr("text-anchor", anchor).attr("x", x).attr("y", y + 20).text(text);
   label(layout.left, "start", "0");
   label(layout.left + width, "end", "1");
   label(layout.left + width / 2, "middle", data.unit);
