@@ -50,6 +50,7 @@ check-typescript: node_modules/.installed
 
 test-typescript: setup-test
 	$(NEUROSCOPE) image build
+	$(NODE) js_bridge/kernels/build.ts
 	$(NODE) --test 'tests/**/*.test.ts'
 
 test-python: setup-test
