@@ -60,8 +60,15 @@ def build_image(
     def size(library: Library, *, sources: bool) -> int:
         return len(write_image(Bootstrap(library, with_sources=sources).heap(start)))
 
-    # An entry may name a test's class, and then there is no such image.
-    can_lose_tests = entry is None and any(each.endswith(TESTS_SUFFIX) for each in library.packages)
+    def size_without_tests() -> int:
+        try:
+            return size(library.without_tests(), sources=with_sources)
+        except KeyError:
+            if entry is None:
+                raise
+            return len(image)  # the entry names a test's class: there is no such image
+
+    has_tests = any(each.endswith(TESTS_SUFFIX) for each in library.packages)
     return ImageReport(
         output=output,
         packages=tuple(library.packages),
@@ -71,7 +78,7 @@ def build_image(
         objects=len(reachable(heap)),
         bytes=len(image),
         bytes_without_sources=size(library, sources=False) if with_sources else len(image),
-        bytes_without_tests=size(library.without_tests(), sources=with_sources) if can_lose_tests else len(image),
+        bytes_without_tests=size_without_tests() if has_tests else len(image),
         problems=tuple(library.problems),
         warnings=tuple(library.warnings),
     )
