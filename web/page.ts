@@ -34,7 +34,6 @@ async function main(): Promise<void> {
   let lastEvaluation = 0;
   let loading: Progress | null = null;
 
-  const image = await fetchImage(config.image, status);
   const engine = new EngineWorker({
     url: config.engine,
     kernels: config.kernels,
@@ -47,6 +46,8 @@ async function main(): Promise<void> {
       machine.post(message, attachments);
     },
   });
+  const image = await fetchImage(config.image, status);
+  engine.loadEarly(config.model);
   const machine = new Machine({
     image,
     imageName: config.image,

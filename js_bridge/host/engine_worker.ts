@@ -4,6 +4,7 @@
 import type { FromWorker, ToWorker } from "../engine/worker.ts";
 import type { Request } from "../protocol.ts";
 import { BundleList } from "./bundle_list.ts";
+import { EarlyLoad } from "./early_load.ts";
 import type { Attachment, HostMessage } from "./neuroscope_host.ts";
 import { Outstanding } from "./outstanding.ts";
 
@@ -26,6 +27,7 @@ export class EngineWorker {
   #bundles: BundleList;
   #outstanding = new Outstanding();
   #options: EngineWorkerOptions;
+  #early: EarlyLoad | null = null;
 
   constructor(options: EngineWorkerOptions) {
     const absolute = (url: string): string => new URL(url, document.baseURI).href;
@@ -45,9 +47,19 @@ export class EngineWorker {
     this.#send({ settings: { kernels: absolute(options.kernels), bundles: absolute("bundles/"), without: options.without } }, []);
   }
 
+  /** Begins to load a bundle that the image will ask for. */
+  loadEarly(bundle: string): void {
+    const early = new EarlyLoad(bundle);
+    const aimed = this.#bundles.aim(early.request);
+    if ("refusal" in aimed) return; // the image is told when it asks
+    this.#early = early;
+    this.#send({ message: aimed.request as unknown as Request, attachments: [] }, []);
+  }
+
   post(message: HostMessage, attachments: Attachment[] = []): void {
-    const aimed = this.#bundles.aim(message);
     this.#outstanding.sent(message);
+    if (this.#early?.takeOver(message, (answer) => this.#deliver(answer, []))) return;
+    const aimed = this.#bundles.aim(message);
     if ("refusal" in aimed) this.#answer(aimed.refusal, []);
     // The image's messages follow the protocol, or the engine answers BadMessage.
     else this.#send({ message: aimed.request as unknown as Request, attachments }, attachments);
@@ -59,6 +71,11 @@ export class EngineWorker {
   }
 
   #answer(message: HostMessage, attachments: Attachment[]): void {
+    const readdressed = this.#early ? this.#early.readdress(message) : message;
+    if (readdressed) this.#deliver(readdressed, attachments);
+  }
+
+  #deliver(message: HostMessage, attachments: Attachment[]): void {
     this.#outstanding.received(message);
     this.#options.receive(message, attachments);
   }

@@ -1,0 +1,56 @@
+// The messages between page and engine that js_bridge/host turns around, without a page or an engine.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { BundleList } from "../../js_bridge/host/bundle_list.ts";
+import { EarlyLoad } from "../../js_bridge/host/early_load.ts";
+import type { HostMessage } from "../../js_bridge/host/neuroscope_host.ts";
+import { Outstanding } from "../../js_bridge/host/outstanding.ts";
+
+const asked: HostMessage = { kind: "load", id: 7, bundle: "demo", backend: "auto" };
+
+test("an early load answers the image that asks while it is on its way", () => {
+  const early = new EarlyLoad("demo");
+  assert.equal(early.readdress({ kind: "progress", id: 0, bytesLoaded: 1 }), null);
+  assert.ok(early.takeOver(asked, () => assert.fail("nothing is there yet")));
+  assert.deepEqual(early.readdress({ kind: "loaded", id: 0 }), { kind: "loaded", id: 7 });
+});
+
+test("an early load that is done answers at once", () => {
+  const early = new EarlyLoad("demo");
+  const answers: HostMessage[] = [];
+  assert.equal(early.readdress({ kind: "failed", id: 0 }), null);
+  assert.ok(early.takeOver(asked, (answer) => answers.push(answer)));
+  assert.deepEqual(answers, [{ kind: "failed", id: 7 }]);
+});
+
+test("an early load serves one request, of its bundle and of no other backend", () => {
+  const early = new EarlyLoad("demo");
+  const ignore = (): void => undefined;
+  assert.ok(!early.takeOver({ ...asked, bundle: "other" }, ignore));
+  assert.ok(!early.takeOver({ ...asked, backend: "webgl" }, ignore));
+  assert.ok(early.takeOver(asked, ignore));
+  assert.ok(!early.takeOver({ ...asked, id: 8 }, ignore));
+  assert.deepEqual(early.readdress({ kind: "encoded", id: 8 }), { kind: "encoded", id: 8 });
+});
+
+test("a bundle that is not known is refused with those that are", () => {
+  const bundles = new BundleList({ demo: "/bundles/demo/" }, "wasm");
+  const aimed = bundles.aim(asked);
+  assert.deepEqual("request" in aimed && aimed.request, { ...asked, bundle: "/bundles/demo/", backend: "wasm" });
+  const refused = bundles.aim({ ...asked, bundle: "gpt5" });
+  assert.ok("refusal" in refused);
+  assert.match(JSON.stringify(refused.refusal), /gpt5.*it has demo/);
+});
+
+test("an engine that waits at a hook owes nothing", () => {
+  const outstanding = new Outstanding();
+  outstanding.sent({ kind: "forward", id: 1, pass: 5 });
+  assert.ok(outstanding.isBusy());
+  outstanding.received({ kind: "hook", pass: 5 });
+  assert.ok(!outstanding.isBusy());
+  outstanding.sent({ kind: "hookAnswer", pass: 5 });
+  assert.ok(outstanding.isBusy());
+  outstanding.received({ kind: "done", id: 1, pass: 5 });
+  assert.ok(!outstanding.isBusy());
+});
