@@ -202,8 +202,12 @@ class MessageEngine implements Engine {
       digest,
       onProgress: (progress) => this.#post({ kind: "progress", id, ...progress }),
     });
-    const checkpoint = await readCheckpoint(bundle);
-    const { backend, probe } = await this.#backends.open(wanted);
+    // The backend is opened and measured while bytes come over the line.
+    const reading = readCheckpoint(bundle);
+    const opening = this.#backends.open(wanted);
+    opening.catch(() => undefined); // what is wrong with the checkpoint is told first
+    const checkpoint = await reading;
+    const { backend, probe } = await opening;
     const name = message.bundle.replace(/\/+$/, "").split("/").pop() || message.bundle;
     const model = await loadModel(this.#nextModel++, name, bundle, checkpoint, backend);
     this.#models.set(model.id, model);

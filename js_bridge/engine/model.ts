@@ -42,14 +42,24 @@ export async function readCheckpoint(bundle: Bundle): Promise<Checkpoint> {
   const names = ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json"];
   const weightFiles = await weightFilesOf(bundle);
   bundle.expect([...names, ...weightFiles]);
-  const config = await bundle.readJson("config.json");
+  // All at once: on a slow line the round trips of small files would add up, and the weights can come meanwhile.
+  const readingConfig = bundle.readJson("config.json");
+  const readingTokenizer = readTokenizer(bundle);
+  readingTokenizer.catch(() => undefined); // what is wrong with the configuration is told first
+  bundle.fetchAhead(weightFiles[0]);
+  const config = await readingConfig;
   const architecture = architectureOf(config);
-  let tokenizer: Tokenizer | null = null;
-  if (await bundle.has("tokenizer.json")) {
-    const settings = (await bundle.has("tokenizer_config.json")) ? await bundle.readJson("tokenizer_config.json") : {};
-    tokenizer = new Tokenizer(await bundle.readJson("tokenizer.json"), settings);
-  }
-  return { config, architecture, tokenizer, weightFiles };
+  return { config, architecture, tokenizer: await readingTokenizer, weightFiles };
+}
+
+async function readTokenizer(bundle: Bundle): Promise<Tokenizer | null> {
+  if (!(await bundle.has("tokenizer.json"))) return null;
+  const hasSettings = await bundle.has("tokenizer_config.json");
+  const [tokenizer, settings] = await Promise.all([
+    bundle.readJson("tokenizer.json"),
+    hasSettings ? bundle.readJson("tokenizer_config.json") : {},
+  ]);
+  return new Tokenizer(tokenizer, settings);
 }
 
 async function weightFilesOf(bundle: Bundle): Promise<string[]> {

@@ -123,6 +123,11 @@ export class Bundle {
     return result;
   }
 
+  /** Begins to fetch a file's first chunk; a plain folder is left alone. What fails is told when the file is read. */
+  fetchAhead(name: string): void {
+    if (this.#file(name) !== undefined) this.#request(name, 0).catch(() => undefined);
+  }
+
   /** Lets go of a file's bytes in memory. */
   forget(name: string): void {
     this.#whole.delete(name);
