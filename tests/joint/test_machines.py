@@ -5,16 +5,13 @@ Upstream's folder is named by the environment variable SQUEAKJS_HOME; without it
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from neuroscope import project
-from neuroscope.site.scripts import bundle_script
+from neuroscope.cli.machine import MachineRun, capture_on_upstream
 
 # A new class, a non-local return through ensure:, resume:, and arithmetic with 200 digits.
 UNSEEN = """
@@ -41,20 +38,9 @@ def upstream() -> Path:
     return Path(folder)
 
 
-def run_on_upstream(image: Path, source: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    preload = bundle_script(project.ROOT / "hosts" / "upstream.ts", tmp_path / "host.cjs", format="cjs")
-    description = tmp_path / "run.json"
+def lines_on_upstream(image: Path, source: str) -> list[str]:
     start = {"kind": "start", "mode": "eval", "sources": [{"name": "test", "text": source}], "load": []}
-    description.write_text(json.dumps({"start": start, "bundles": {}, "backend": "auto", "kernels": None}))
-    return subprocess.run(
-        ["node", "-r", str(preload), "squeak_node.js", str(image.resolve())],
-        cwd=upstream(),
-        env={**os.environ, "NEUROSCOPE_RUN": str(description)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return capture_on_upstream(MachineRun(image=image, start=start, timeout=120), upstream()).splitlines()
 
 
 @pytest.mark.parametrize("host", ["node", "chromium"])
@@ -63,9 +49,8 @@ def test_three_plus_four_is_seven(neuroscope: Callable[..., Any], image: Path, h
     assert (finished.returncode, finished.stdout) == (0, "7\n"), finished.stderr
 
 
-def test_three_plus_four_is_seven_on_upstream(image: Path, tmp_path: Path) -> None:
-    finished = run_on_upstream(image, "3 + 4", tmp_path)
-    assert "7" in finished.stdout.splitlines(), finished.stdout + finished.stderr
+def test_three_plus_four_is_seven_on_upstream(image: Path) -> None:
+    assert "7" in lines_on_upstream(image, "3 + 4")
 
 
 @pytest.mark.parametrize("host", ["node", "chromium"])
@@ -76,9 +61,8 @@ def test_the_image_evaluates_a_program_that_it_has_never_seen(
     assert (finished.returncode, finished.stdout) == (0, UNSEEN_PRINTED + "\n"), finished.stderr
 
 
-def test_upstream_evaluates_a_program_that_the_image_has_never_seen(image: Path, tmp_path: Path) -> None:
-    finished = run_on_upstream(image, UNSEEN, tmp_path)
-    assert UNSEEN_PRINTED in finished.stdout.splitlines(), finished.stdout + finished.stderr
+def test_upstream_evaluates_a_program_that_the_image_has_never_seen(image: Path) -> None:
+    assert UNSEEN_PRINTED in lines_on_upstream(image, UNSEEN)
 
 
 def test_an_error_ends_with_the_stack_and_status_one(neuroscope: Callable[..., Any], image: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 from neuroscope import project
 from neuroscope.bench.page import measure_page, measure_sizes
 from neuroscope.cli.demo import DEMO_NAME, make_demo_site
-from neuroscope.cli.machine import MachineRun, capture_in_chromium, capture_in_node
+from neuroscope.cli.machine import MachineRun, capture_in_chromium, capture_in_node, capture_on_upstream
 from neuroscope.cli.site import smalltalk_string
 from neuroscope.image.build import build_image
 from neuroscope.site.server import serve
@@ -48,11 +50,25 @@ def measure(*, visits: int) -> dict[str, Any]:
         },
         "site": dataclasses.asdict(measure_sizes(site)),
         "page": dataclasses.asdict(page),
+        "benchFib": _bench_fib(),
         "forward": {
             f"{host} {backend}": _forward(host, backend)
             for host, backend in (("node", "reference"), ("node", "wasm"), ("chromium", "wasm"), ("chromium", "webgl"))
         },
     }
+
+
+def _bench_fib() -> dict[str, float]:
+    """Milliseconds of `30 benchFib`, best of five, by virtual machine in Node; upstream's where SQUEAKJS_HOME is set."""
+    source = "((1 to: 5) collect: [ :each | [ 30 benchFib ] timeToRun ]) min"
+    start = {"kind": "start", "mode": "eval", "sources": [{"name": "bench", "text": source}], "load": []}
+    run = MachineRun(image=project.IMAGE, start=start, timeout=120)
+    times = {"ours": float(capture_in_node(run))}
+    home = os.environ.get("SQUEAKJS_HOME")
+    if home:
+        printed = capture_on_upstream(run, Path(home)).splitlines()
+        times["upstream SqueakJS"] = float(next(line for line in printed if line.isdigit()))
+    return times
 
 
 def _forward(host: str, backend: str) -> dict[str, float]:
@@ -87,6 +103,8 @@ def _table(results: dict[str, Any]) -> str:
         f"first picture              {page['first_picture']:>10,.0f} ms",
         f"first expression           {page['first_expression']:>10,.0f} ms",
         f"first live lens            {page['first_live_lens']:>10,.0f} ms",
+        "",
+        *(f"30 benchFib, {name:<22}  {time:>8,.0f} ms" for name, time in results["benchFib"].items()),
         "",
         "forward pass of the demo model, ms, by tokens  " + "  ".join(f"{length:>7}" for length in LENGTHS),
     ]

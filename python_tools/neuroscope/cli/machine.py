@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from typing import Any
 from neuroscope import project
 from neuroscope.errors import BundleError, MissingProgramError, NeuroScopeError
 from neuroscope.image.build import build_image
-from neuroscope.site.scripts import build_harness, build_kernels
+from neuroscope.site.scripts import build_harness, build_kernels, bundle_script
 from neuroscope.site.server import serve
 
 
@@ -103,6 +104,33 @@ def _start_node(run: MachineRun, *, stdout: int | None) -> subprocess.CompletedP
         )
         command = [str(project.node_program()), str(project.ROOT / "hosts" / "node.ts"), str(description)]
         return subprocess.run(command, check=False, stdout=stdout, stderr=stdout, text=True)
+
+
+def capture_on_upstream(run: MachineRun, home: Path) -> str:
+    """Standard output of the image on upstream SqueakJS under Node, whose folder is `home`; the VM's own lines are in it.
+
+    Raises: NeuroScopeError with its standard error when it ends with a status other than 0.
+    """
+    run.ensure_image()
+    with tempfile.TemporaryDirectory() as folder:
+        preload = bundle_script(project.ROOT / "hosts" / "upstream.ts", Path(folder) / "host.cjs", format="cjs")
+        description = Path(folder) / "run.json"
+        content = {"start": dict(run.start), "bundles": {}, "backend": "wasm", "kernels": None}
+        description.write_text(json.dumps(content), encoding="utf-8")
+        finished = subprocess.run(
+            [str(project.node_program()), "-r", str(preload), "squeak_node.js", str(run.image.resolve())],
+            cwd=home,
+            env={**os.environ, "NEUROSCOPE_RUN": str(description)},
+            capture_output=True,
+            text=True,
+            timeout=run.timeout,
+            check=False,
+        )
+    if finished.returncode != 0:
+        raise NeuroScopeError(
+            f"The image ended on upstream with status {finished.returncode}: {finished.stderr.strip()}"
+        )
+    return finished.stdout
 
 
 def run_in_chromium(run: MachineRun) -> int:
