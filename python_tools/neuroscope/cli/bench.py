@@ -59,7 +59,7 @@ def measure(*, visits: int) -> dict[str, Any]:
 
 
 def _bench_fib() -> dict[str, float]:
-    """Milliseconds of `30 benchFib`, best of five, by virtual machine in Node; upstream's where SQUEAKJS_HOME is set."""
+    """Milliseconds of `30 benchFib`, best of five, in Node; upstream's too where SQUEAKJS_HOME names its folder."""
     source = "((1 to: 5) collect: [ :each | [ 30 benchFib ] timeToRun ]) min"
     start = {"kind": "start", "mode": "eval", "sources": [{"name": "bench", "text": source}], "load": []}
     run = MachineRun(image=project.IMAGE, start=start, timeout=120)

@@ -107,7 +107,7 @@ def _start_node(run: MachineRun, *, stdout: int | None) -> subprocess.CompletedP
 
 
 def capture_on_upstream(run: MachineRun, home: Path) -> str:
-    """Standard output of the image on upstream SqueakJS under Node, whose folder is `home`; the VM's own lines are in it.
+    """Standard output of the image on upstream SqueakJS in Node, whose folder is `home`; with the VM's own lines.
 
     Raises: NeuroScopeError with its standard error when it ends with a status other than 0.
     """
@@ -127,9 +127,8 @@ def capture_on_upstream(run: MachineRun, home: Path) -> str:
             check=False,
         )
     if finished.returncode != 0:
-        raise NeuroScopeError(
-            f"The image ended on upstream with status {finished.returncode}: {finished.stderr.strip()}"
-        )
+        told = finished.stderr.strip()
+        raise NeuroScopeError(f"The image ended on upstream with status {finished.returncode}: {told}")
     return finished.stdout
 
 
