@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,23 @@ def test_every_documented_command_exists() -> None:
     helped = build_parser().format_help()
     for command in commands:
         assert re.search(rf"^\s+{command}\b", helped, re.MULTILINE), command
+
+
+def documented_lines() -> list[str]:
+    """The README's command lines without what they do, and without those that go on or take long."""
+    readme = (project.ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [re.split(r"  +", line)[0] for line in re.findall(r"^neuroscope .+", readme, re.MULTILINE)]
+    return [line for line in lines if line.split()[1] not in ("demo", "bench", "train-demo")]
+
+
+def test_the_documented_commands_run(neuroscope: Callable[..., Any], image: Path, tmp_path: Path) -> None:
+    places = {"CHECKPOINT": str(project.DEMO_MODEL), "BUNDLE": str(tmp_path / "bundle"), "SITE": str(tmp_path / "site")}
+    lines = documented_lines()
+    assert len(lines) >= 6
+    for line in lines:
+        arguments = [places.get(word, word) for word in shlex.split(re.sub(r"\[.*?\]", "", line))[1:]]
+        finished = neuroscope(*arguments)
+        assert finished.returncode == 0, f"{line}: {finished.stderr}{finished.stdout}"
 
 
 @pytest.mark.parametrize(
