@@ -63,9 +63,11 @@ def texts(count: int = 1000) -> list[str]:
     return cases
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A byte-level BPE as GPT-2 has it, trained on part of these words."""
+@pytest.fixture(scope="module", params=["trained here", "the demo model's"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE as GPT-2 has it, trained on part of these words; and the demo model's, which splits years."""
+    if request.param == "the demo model's":
+        return ROOT / "demo_model"
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
