@@ -15,7 +15,8 @@ setup-test: $(VENV)/.test node_modules/.installed browser
 
 # A browser where none is found: Playwright's where its download is reachable, else the distribution's.
 browser: $(VENV)/.test
-	@test -n "$$NEUROSCOPE_CHROMIUM" || command -v chromium chromium-browser google-chrome >/dev/null \
+	@test -n "$$NEUROSCOPE_CHROMIUM" || command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+	  || command -v google-chrome >/dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	  || $(VENV)/bin/playwright install --with-deps chromium \
 	  || { echo "No Chromium could be installed; install one and set NEUROSCOPE_CHROMIUM to its path." >&2; exit 1; }
