@@ -69,6 +69,7 @@ async function main(): Promise<void> {
         evaluations.delete(message["evaluation"] as number);
         performance.mark("neuroscope-evaluated");
         settle?.(message as unknown as Outcome);
+        showRunning();
         break;
       }
       case "ready":
@@ -86,7 +87,14 @@ async function main(): Promise<void> {
   function evaluate({ source, mode }: Evaluation): Promise<Outcome> {
     const evaluation = ++lastEvaluation;
     machine.post({ kind: "evaluate", evaluation, source, mode });
-    return new Promise((resolve) => evaluations.set(evaluation, resolve));
+    const outcome = new Promise<Outcome>((resolve) => evaluations.set(evaluation, resolve));
+    showRunning();
+    return outcome;
+  }
+
+  /** Do-its run beside one another; how many have not ended is to be seen. */
+  function showRunning(): void {
+    byId("running").textContent = evaluations.size > 0 ? `${evaluations.size} running` : "";
   }
 
   function showProgress(message: HostMessage): void {

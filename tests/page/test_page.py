@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from neuroscope.site.server import serve
 from playwright.sync_api import Page, expect
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.cli.test_seed_programs import ACTIVATIONS, BASIC, HOOKS
 from tests.page.conftest import SECONDS, Requests, open_lens
 
 
@@ -82,6 +84,22 @@ def test_a_true_picture_stands_before_any_script_has_run(page: Page, url: str) -
 
 def test_the_workspace_prints(lens: Page) -> None:
     assert print_it(lens, "100 factorial / 98 factorial") == "100 factorial / 98 factorial 9900"
+
+
+def test_the_first_programs_run_in_the_workspace(lens: Page) -> None:
+    """As a person pastes them: all of it selected, then done; what they leave in their variables is printed."""
+    for program in (BASIC, ACTIVATIONS, HOOKS):
+        lens.click(".cm-content")
+        lens.keyboard.press("Control+a")
+        lens.keyboard.insert_text(program)
+        lens.keyboard.press("Control+a")
+        lens.keyboard.press("Control+d")
+        expect(lens.locator("#running")).to_have_text("", timeout=20 * SECONDS)
+    expect(lens.locator("#transcript")).to_contain_text("Layer 1 mean: ")
+    assert lens.locator(".error-pane").count() == 0
+    expression = "{output logits shape. layer1Residual shape. generated beginsWith: 'Hello world'}"
+    printed = print_it(lens, f"model hookManager removeAllHooks. {expression}")
+    assert re.search(r"#\(#\(1 \d+ \d+\) #\(1 \d+ 128\) true\)$", printed)
 
 
 def test_an_error_opens_with_the_smalltalk_stack(lens: Page) -> None:
