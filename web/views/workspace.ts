@@ -22,8 +22,6 @@ export type Outcome =
   | { readonly error: string; readonly stack: string; readonly position?: number };
 
 export interface WorkspaceView {
-  contents(): string;
-  replaceContents(text: string): void;
   run(mode: EvaluationMode): void;
   focus(): void;
   destroy(): void;
@@ -107,8 +105,6 @@ export function workspace(
   }
 
   return {
-    contents: () => view.state.doc.toString(),
-    replaceContents: (text) => view.dispatch({ changes: { from: 0, to: view.state.doc.length, insert: text } }),
     run: (mode) => void evaluateSelection(mode),
     focus: () => view.focus(),
     destroy: () => view.destroy(),
