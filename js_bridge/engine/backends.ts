@@ -5,7 +5,7 @@ import type { BackendName } from "../protocol.ts";
 import { ReferenceBackend } from "../kernels/reference.ts";
 import { openWasmBackend } from "../kernels/wasm.ts";
 import { openWebglBackend } from "../kernels/webgl.ts";
-import type { Backend } from "./backend.ts";
+import { type Backend, laidOut } from "./backend.ts";
 import { EngineError } from "./errors.ts";
 
 /** Fails: BackendUnavailable. */
@@ -99,8 +99,9 @@ export class Backends {
 function probeMilliseconds(backend: Backend, now: () => number): number {
   const [rows, width, products] = [16, 256, 8];
   const noise = Float32Array.from({ length: width * width * 4 }, (_, i) => Math.sin(i) / 16);
-  const wide = backend.matrix(noise, width, width * 4, false);
-  const narrow = backend.matrix(noise, width * 4, width, false);
+  const layout = { transposed: false, scales: null };
+  const wide = laidOut(backend, noise, { ...layout, inputs: width, outputs: width * 4 });
+  const narrow = laidOut(backend, noise, { ...layout, inputs: width * 4, outputs: width });
   let least = Infinity;
   for (let round = 0; round < 3; round++) {
     let x = backend.upload(noise.subarray(0, rows * width), [rows, width]);

@@ -5,7 +5,7 @@
 // resid_mid is a point of the residual stream itself: a replacement reaches the MLP *and* resid_post.
 
 import type { Architecture } from "./architecture.ts";
-import type { Backend, Matrix, Value } from "./backend.ts";
+import type { Backend, Matrix, Reach, Value } from "./backend.ts";
 
 /** The weights of one model in its backend, by the names of the architecture's table. */
 export interface Weights {
@@ -29,6 +29,8 @@ export interface ForwardOptions {
 
 /** A step of the pass: a hook point, or null between two blocks. It is sent the value to go on with, handed over. */
 export type Forward = Generator<HookPoint | null, Value, Value | undefined>;
+
+const EVERYTHING_BEFORE: Reach = { offset: 0, window: null, starts: null };
 
 /** Values that live as long as one stretch of the pass. */
 class Scratch {
@@ -166,9 +168,9 @@ function* attend(
   }
   const [q, k, v] = parts;
   const factor = architecture.decoder.scaleScores ? 1 / Math.sqrt(width) : 1;
-  const scores = yield* scratch.point(`${at}attn.hook_attn_scores`, backend.scores(q, k, factor)); // B H T T
-  const pattern = yield* scratch.point(`${at}attn.hook_pattern`, backend.softmax(scores)); // B H T T
-  const z = yield* scratch.point(`${at}attn.hook_z`, backend.mix(pattern, v)); // B T H K
+  const scores = yield* scratch.point(`${at}attn.hook_attn_scores`, backend.scores(q, k, { factor, softCap: null, reach: EVERYTHING_BEFORE })); // B H T T
+  const pattern = yield* scratch.point(`${at}attn.hook_pattern`, backend.softmax(scores, null)); // B H T T
+  const z = yield* scratch.point(`${at}attn.hook_z`, backend.mix(pattern, v, EVERYTHING_BEFORE)); // B T H K
   const matrix = matrixNamed(weights, `${at}attn.W_O`);
   const bias = vectorNamed(weights, `${at}attn.b_O`);
   if (options.isOn(`${at}attn.hook_result`)) {
@@ -212,8 +214,8 @@ function* norm(
   name: string,
   x: Value,
 ): Forward {
-  const scale = yield* scratch.point(`${name}.hook_scale`, backend.normScale(x, architecture.decoder.epsilon)); // B T 1
-  const normalized = yield* scratch.point(`${name}.hook_normalized`, backend.normalize(x, scale));
+  const scale = yield* scratch.point(`${name}.hook_scale`, backend.normScale(x, architecture.decoder.epsilon, true)); // B T 1
+  const normalized = yield* scratch.point(`${name}.hook_normalized`, backend.normalize(x, scale, true));
   return scratch.keep(backend.affine(normalized, vectorNamed(weights, `${name}.w`), vectorNamed(weights, `${name}.b`)));
 }
 
@@ -226,8 +228,8 @@ function plainNorm(
   name: string,
   x: Value,
 ): Value {
-  const scale = scratch.keep(backend.normScale(x, architecture.decoder.epsilon));
-  const normalized = scratch.keep(backend.normalize(x, scale));
+  const scale = scratch.keep(backend.normScale(x, architecture.decoder.epsilon, true));
+  const normalized = scratch.keep(backend.normalize(x, scale, true));
   return scratch.keep(backend.affine(normalized, vectorNamed(weights, `${name}.w`), vectorNamed(weights, `${name}.b`)));
 }
 

@@ -6,7 +6,7 @@ import type { Bundle } from "../store/bundle.ts";
 import { readHeader, readTensor, type TensorEntry } from "../store/safetensors.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type Architecture, architectureOf, type Config, type TensorPlan } from "./architecture.ts";
-import type { Backend, Matrix, Value } from "./backend.ts";
+import { type Backend, laidOut, type Matrix, type Value } from "./backend.ts";
 import type { Weights } from "./decoder.ts";
 import { EngineError } from "./errors.ts";
 import { elementsOf, showShape, stridesOf } from "./shape.ts";
@@ -171,7 +171,7 @@ class Loading implements Weights {
         const transposed = plan.transpose || plan.use === "table";
         const [rows, columns] = part.shape;
         const [inputs, outputs] = transposed ? [columns, rows] : [rows, columns];
-        const matrix = this.#backend.matrix(part.numbers, inputs, outputs, transposed);
+        const matrix = laidOut(this.#backend, part.numbers, { inputs, outputs, transposed, scales: null });
         this.matrices.set(plan.parts[i], matrix);
         this.bytes += matrix.bytes;
       }

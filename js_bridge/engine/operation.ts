@@ -53,7 +53,7 @@ export function operate(
     case "argmax":
       return reduction(backend, operation, only(operation, inputs), parameters);
     case "softmax":
-      return backend.softmax(ofAxes(operation, only(operation, inputs), 1));
+      return backend.softmax(ofAxes(operation, only(operation, inputs), 1), null);
     case "logSoftmax":
       return logSoftmax(backend, ofAxes(operation, only(operation, inputs), 1));
     case "matmul":

@@ -1,7 +1,17 @@
 // Tensor operations over flat Float32Arrays, for every backend whose numbers JavaScript can see (reference and wasm).
 // Plain loops: the forward pass does not spend its time here. Sums are kept in float64.
 
-import type { Activation, Backend, Matrix, Storage, Value } from "../engine/backend.ts";
+import type {
+  Activation,
+  Backend,
+  Matrix,
+  MatrixLayout,
+  MatrixWriter,
+  Reach,
+  ScoreOptions,
+  Storage,
+  Value,
+} from "../engine/backend.ts";
 import { broadcastStrides, elementsOf, lastOf, sameShape } from "../engine/shape.ts";
 import type { BackendName, BinaryOperation, Reduction, Shape, UnaryOperation } from "../protocol.ts";
 
@@ -26,6 +36,7 @@ const BINARY: Record<BinaryOperation, (a: number, b: number) => number> = {
 
 export abstract class ArrayBackend implements Backend {
   abstract readonly name: BackendName;
+  readonly threads: number = 1;
   bytes = 0;
 
   protected abstract room(bytes: number): Storage;
@@ -41,17 +52,23 @@ export abstract class ArrayBackend implements Backend {
     return { shape, storage };
   }
 
-  abstract matrix(numbers: Float32Array, inputs: number, outputs: number, transposed: boolean): Matrix;
+  abstract startMatrix(layout: MatrixLayout): MatrixWriter;
   abstract releaseMatrix(matrix: Matrix): void;
   abstract columns(table: Matrix, ids: Int32Array, lead: Shape): Value;
   abstract product(x: Value, matrix: Matrix, bias: Value | null): Value;
-  abstract normScale(x: Value, epsilon: number): Value;
-  abstract normalize(x: Value, scale: Value): Value;
-  abstract affine(x: Value, weight: Value, bias: Value): Value;
+  abstract productTransposed(y: Value, matrix: Matrix): Value;
+  abstract normScale(x: Value, epsilon: number, centred: boolean): Value;
+  abstract normalize(x: Value, scale: Value, centred: boolean): Value;
+  abstract affine(x: Value, weight: Value | null, bias: Value | null): Value;
+  abstract norm(x: Value, weight: Value | null, bias: Value | null, epsilon: number, centred: boolean): Value;
   abstract activate(kind: Activation, x: Value): Value;
-  abstract scores(q: Value, k: Value, factor: number): Value;
-  abstract softmax(x: Value): Value;
-  abstract mix(pattern: Value, v: Value): Value;
+  abstract activateGradient(kind: Activation, x: Value, gradient: Value): Value;
+  abstract rotate(x: Value, cosines: Value, sines: Value): Value;
+  abstract scores(q: Value, k: Value, options: ScoreOptions): Value;
+  abstract softmax(x: Value, sinks: Value | null): Value;
+  abstract mix(pattern: Value, v: Value, reach: Reach | null): Value;
+  abstract mixTransposed(pattern: Value, x: Value, keyValueHeads: number): Value;
+  abstract extend(before: Value | null, count: number, fresh: Value): Value;
 
   upload(numbers: Float32Array, shape: Shape): Value {
     const result = this.allocate(shape);

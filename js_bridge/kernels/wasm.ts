@@ -1,12 +1,20 @@
 // The backend in WebAssembly SIMD: kernels.wasm for the forward pass, plain loops over its memory for the rest.
 
-import type { Activation, Matrix, Storage, Value } from "../engine/backend.ts";
+import type {
+  Activation,
+  Matrix,
+  MatrixLayout,
+  MatrixWriter,
+  Reach,
+  ScoreOptions,
+  Storage,
+  Value,
+} from "../engine/backend.ts";
 import { EngineError } from "../engine/errors.ts";
 import { elementsOf, lastOf, sameShape } from "../engine/shape.ts";
 import type { BinaryOperation, Shape } from "../protocol.ts";
-import { ArrayBackend } from "./array_backend.ts";
+import { ArrayKernels } from "./array_kernels.ts";
 import { Memory } from "./memory.ts";
-import { ACTIVATIONS } from "./reference.ts";
 
 interface WasmStorage extends Storage {
   readonly start: number;
@@ -77,7 +85,7 @@ export async function openWasmBackend(fetchKernels?: () => Promise<Uint8Array | 
   return new WasmBackend(instance.exports as unknown as Kernels);
 }
 
-export class WasmBackend extends ArrayBackend {
+export class WasmBackend extends ArrayKernels {
   readonly name = "wasm";
   readonly #kernels: Kernels;
   readonly #memory: Memory;
@@ -100,23 +108,28 @@ export class WasmBackend extends ArrayBackend {
     this.#memory.free((storage as WasmStorage).start, storage.bytes);
   }
 
-  matrix(numbers: Float32Array, inputs: number, outputs: number, transposed: boolean): Matrix {
-    const panels = Math.ceil(outputs / PANEL);
-    const bytes = 4 * panels * inputs * PANEL;
+  startMatrix({ inputs, outputs, transposed, scales }: MatrixLayout): MatrixWriter {
+    const bytes = 4 * Math.ceil(outputs / PANEL) * inputs * PANEL;
     const start = this.#start(bytes);
-    this.bytes += bytes;
-    const to = this.#memory.floats(start, bytes / 4);
-    const [inputStride, outputStride] = transposed ? [1, inputs] : [outputs, 1];
-    for (let panel = 0; panel < panels; panel++) {
-      const width = Math.min(PANEL, outputs - panel * PANEL);
-      if (width < PANEL) to.fill(0, panel * inputs * PANEL);
-      for (let k = 0; k < inputs; k++) {
-        const source = k * inputStride + panel * PANEL * outputStride;
-        const target = (panel * inputs + k) * PANEL;
-        for (let i = 0; i < width; i++) to[target + i] = numbers[source + i * outputStride];
-      }
-    }
-    return { inputs, outputs, bytes, start } as PanelMatrix;
+    this.#memory.floats(start, bytes / 4).fill(0, Math.floor(outputs / PANEL) * inputs * PANEL);
+    let row = 0;
+    return {
+      write: (rows) => {
+        const to = this.#memory.floats(start, bytes / 4);
+        const width = transposed ? inputs : outputs;
+        for (let at = 0; at < rows.length; at += width, row++) {
+          for (let i = 0; i < width; i++) {
+            const [k, n] = transposed ? [i, row] : [row, i];
+            to[((n >> 3) * inputs + k) * PANEL + (n & 7)] = rows[at + i] * (scales?.[n] ?? 1);
+          }
+        }
+      },
+      finish: () => {
+        this.bytes += bytes;
+        return { inputs, outputs, bytes, start } as PanelMatrix;
+      },
+      abandon: () => this.#memory.free(start, bytes),
+    };
   }
 
   releaseMatrix(matrix: Matrix): void {
@@ -140,54 +153,73 @@ export class WasmBackend extends ArrayBackend {
     return result;
   }
 
-  normScale(x: Value, epsilon: number): Value {
+  productTransposed(y: Value, matrix: Matrix): Value {
+    const { inputs, outputs, start } = matrix as PanelMatrix;
+    const result = this.allocate([...y.shape.slice(0, -1), inputs]);
+    const panels = this.#memory.floats(start, Math.ceil(outputs / PANEL) * inputs * PANEL);
+    const [from, to] = [this.view(y), this.view(result)];
+    for (let row = 0; row < from.length / outputs; row++) {
+      for (let i = 0; i < inputs; i++) {
+        let sum = 0;
+        for (let o = 0; o < outputs; o++) {
+          sum += from[row * outputs + o] * panels[((o >> 3) * inputs + i) * PANEL + (o & 7)];
+        }
+        to[row * inputs + i] = sum;
+      }
+    }
+    return result;
+  }
+
+  override normScale(x: Value, epsilon: number, centred: boolean): Value {
+    if (!centred) return super.normScale(x, epsilon, centred);
     const result = this.allocate([...x.shape.slice(0, -1), 1]);
     this.#kernels.normScale(at(x), at(result), elementsOf(result.shape), lastOf(x.shape), epsilon);
     return result;
   }
 
-  normalize(x: Value, scale: Value): Value {
+  override normalize(x: Value, scale: Value, centred: boolean): Value {
+    if (!centred) return super.normalize(x, scale, centred);
     const result = this.allocate(x.shape);
     this.#kernels.normalize(at(x), at(scale), at(result), elementsOf(scale.shape), lastOf(x.shape));
     return result;
   }
 
-  affine(x: Value, weight: Value, bias: Value): Value {
+  override affine(x: Value, weight: Value | null, bias: Value | null): Value {
+    if (weight === null || bias === null) return super.affine(x, weight, bias);
     const result = this.allocate(x.shape);
     const width = lastOf(x.shape);
     this.#kernels.affine(at(x), at(weight), at(bias), at(result), elementsOf(x.shape) / width, width);
     return result;
   }
 
-  activate(kind: Activation, x: Value): Value {
+  override activate(kind: Activation, x: Value): Value {
+    if (kind !== "geluTanh") return super.activate(kind, x);
     const result = this.allocate(x.shape);
-    if (kind === "geluTanh") {
-      this.#kernels.geluTanh(at(x), at(result), elementsOf(x.shape));
-      return result;
-    }
-    const from = this.view(x);
-    const to = this.view(result);
-    const apply = ACTIVATIONS[kind];
-    for (let i = 0; i < to.length; i++) to[i] = apply(from[i]);
+    this.#kernels.geluTanh(at(x), at(result), elementsOf(x.shape));
     return result;
   }
 
-  scores(q: Value, k: Value, factor: number): Value {
+  override scores(q: Value, k: Value, options: ScoreOptions): Value {
+    if (options.softCap !== null || !isCausal(options.reach, q, k)) return super.scores(q, k, options);
     const [batches, positions, heads, width] = q.shape;
     const result = this.allocate([batches, heads, positions, positions]);
-    this.#kernels.scores(at(q), at(k), at(result), batches, positions, heads, width, factor);
+    this.#kernels.scores(at(q), at(k), at(result), batches, positions, heads, width, options.factor);
     return result;
   }
 
-  softmax(x: Value): Value {
+  override softmax(x: Value, sinks: Value | null): Value {
+    if (sinks !== null) return super.softmax(x, sinks);
     const result = this.allocate(x.shape);
     const width = lastOf(x.shape);
     this.#kernels.softmax(at(x), at(result), elementsOf(x.shape) / width, width);
     return result;
   }
 
-  mix(pattern: Value, v: Value): Value {
-    const [batches, positions, heads, width] = v.shape;
+  override mix(pattern: Value, v: Value, reach: Reach | null): Value {
+    const [batches, heads, positions] = pattern.shape;
+    const width = lastOf(v.shape);
+    const queries = { shape: [batches, positions, heads, width], storage: v.storage };
+    if (!isCausal(reach, queries, v)) return super.mix(pattern, v, reach);
     const result = this.allocate(v.shape);
     this.#kernels.mix(at(pattern), at(v), at(result), batches, positions, heads, width);
     return result;
@@ -216,4 +248,15 @@ export class WasmBackend extends ArrayBackend {
 
 function at(value: Value): number {
   return (value.storage as WasmStorage).start;
+}
+
+/** Whether the fast attention kernels do it: every position from the first on, one key head for each head. */
+function isCausal(reach: Reach | null, q: Value, k: Value): boolean {
+  return (
+    reach !== null &&
+    reach.offset === 0 &&
+    reach.window === null &&
+    reach.starts === null &&
+    sameShape(q.shape, k.shape)
+  );
 }

@@ -2,7 +2,16 @@
 // waits. Small differences to the others: tanh is clamped, sums run in float32, and −∞ is a very negative number
 // that becomes −∞ on read-back.
 
-import type { Activation, Backend, Matrix, Storage, Value } from "../engine/backend.ts";
+import type {
+  Activation,
+  Backend,
+  Matrix,
+  MatrixLayout,
+  MatrixWriter,
+  ScoreOptions,
+  Storage,
+  Value,
+} from "../engine/backend.ts";
 import { EngineError } from "../engine/errors.ts";
 import { broadcastStrides, elementsOf, lastOf, sameShape, stridesOf } from "../engine/shape.ts";
 import type { BinaryOperation, Reduction, Shape, UnaryOperation } from "../protocol.ts";
@@ -28,6 +37,7 @@ export function openWebglBackend(onLost: () => void): WebglBackend {
 
 export class WebglBackend implements Backend {
   readonly name = "webgl";
+  readonly threads = 1;
   bytes = 0;
   readonly #context: WebglContext;
   /** Texels of four columns that one fragment makes: 2 with eight draw buffers, 1 with the four that are promised. */
@@ -89,20 +99,32 @@ export class WebglBackend implements Backend {
     return this.strided({ shape: value.shape, storage: value.storage }, [elementsOf(shape)], 0, [1], shape);
   }
 
-  matrix(numbers: Float32Array, inputs: number, outputs: number, transposed: boolean): Matrix {
+  startMatrix({ inputs, outputs, transposed, scales }: MatrixLayout): MatrixWriter {
     const blocks = texelsOf(outputs);
     const width = inputs * Math.ceil(blocks / FOLD);
     const texture = this.#context.texture(width, Math.min(blocks, FOLD), 1);
     const texels = new Float32Array(4 * width * texture.height);
-    const [inputStride, outputStride] = transposed ? [1, inputs] : [outputs, 1];
-    for (let n = 0; n < outputs; n++) {
-      const block = n >> 2;
-      const start = 4 * ((block % FOLD) * width + inputs * Math.floor(block / FOLD)) + (n & 3);
-      for (let k = 0; k < inputs; k++) texels[start + 4 * k] = numbers[k * inputStride + n * outputStride];
-    }
-    this.#context.write(texture, texels);
-    this.bytes += texels.byteLength;
-    return { inputs, outputs, bytes: texels.byteLength, texture } as TextureMatrix;
+    const bytes = texels.byteLength;
+    let row = 0;
+    return {
+      write: (rows) => {
+        const extent = transposed ? inputs : outputs;
+        for (let at = 0; at < rows.length; at += extent, row++) {
+          for (let i = 0; i < extent; i++) {
+            const [k, n] = transposed ? [i, row] : [row, i];
+            const block = n >> 2;
+            const start = 4 * ((block % FOLD) * width + inputs * Math.floor(block / FOLD)) + (n & 3);
+            texels[start + 4 * k] = rows[at + i] * (scales?.[n] ?? 1);
+          }
+        }
+      },
+      finish: () => {
+        this.#context.write(texture, texels);
+        this.bytes += bytes;
+        return { inputs, outputs, bytes, texture } as TextureMatrix;
+      },
+      abandon: () => this.#context.delete(texture),
+    };
   }
 
   releaseMatrix(matrix: Matrix): void {
@@ -149,7 +171,12 @@ export class WebglBackend implements Backend {
     return result;
   }
 
-  normScale(x: Value, epsilon: number): Value {
+  productTransposed(): Value {
+    throw lacking("productTransposed");
+  }
+
+  normScale(x: Value, epsilon: number, centred: boolean): Value {
+    if (!centred) throw lacking("normScale");
     const shape = [...x.shape.slice(0, -1), 1];
     const mean = this.#run(shaders.ROW_MEAN, shape, [x]);
     const result = this.#run(shaders.NORM_SCALE, shape, [x, mean], {}, { epsilon });
@@ -157,27 +184,50 @@ export class WebglBackend implements Backend {
     return result;
   }
 
-  normalize(x: Value, scale: Value): Value {
+  normalize(x: Value, scale: Value, centred: boolean): Value {
+    if (!centred) throw lacking("normalize");
     const mean = this.#run(shaders.ROW_MEAN, scale.shape, [x]);
     const result = this.#run(shaders.NORMALIZE, x.shape, [x, mean, scale]);
     this.release(mean);
     return result;
   }
 
-  affine(x: Value, weight: Value, bias: Value): Value {
+  affine(x: Value, weight: Value | null, bias: Value | null): Value {
+    if (weight === null || bias === null) throw lacking("affine");
     return this.#run(shaders.AFFINE, x.shape, [x, weight, bias]);
   }
 
+  norm(x: Value, weight: Value | null, bias: Value | null, epsilon: number, centred: boolean): Value {
+    const scale = this.normScale(x, epsilon, centred);
+    const normalized = this.normalize(x, scale, centred);
+    const result = this.affine(normalized, weight, bias);
+    this.release(scale);
+    this.release(normalized);
+    return result;
+  }
+
   activate(kind: Activation, x: Value): Value {
+    if (kind === "silu") throw lacking("silu");
     return this.#run(shaders.ACTIVATIONS[kind], x.shape, [x]);
   }
 
-  scores(q: Value, k: Value, factor: number): Value {
+  activateGradient(): Value {
+    throw lacking("activateGradient");
+  }
+
+  rotate(): Value {
+    throw lacking("rotate");
+  }
+
+  scores(q: Value, k: Value, { factor, softCap, reach }: ScoreOptions): Value {
+    if (softCap !== null || !sameShape(q.shape, k.shape) || reach === null || reach.window !== null)
+      throw lacking("scores");
     const [batches, positions, heads] = q.shape;
     return this.#run(shaders.SCORES, [batches, heads, positions, positions], [q, k], { positions, heads }, { factor });
   }
 
-  softmax(x: Value): Value {
+  softmax(x: Value, sinks: Value | null): Value {
+    if (sinks !== null) throw lacking("softmax");
     const sums = this.#run(shaders.SOFTMAX_SUMS, [elementsOf(x.shape) / lastOf(x.shape), 2], [x]);
     const result = this.#run(shaders.SOFTMAX, x.shape, [x, sums]);
     this.release(sums);
@@ -187,6 +237,14 @@ export class WebglBackend implements Backend {
   mix(pattern: Value, v: Value): Value {
     const [, positions, heads] = v.shape;
     return this.#run(shaders.MIX, v.shape, [pattern, v], { positions, heads });
+  }
+
+  mixTransposed(): Value {
+    throw lacking("mixTransposed");
+  }
+
+  extend(): Value {
+    throw lacking("extend");
   }
 
   unary(operation: UnaryOperation, x: Value): Value {
@@ -303,4 +361,8 @@ function extentsOf(shape: Shape): Ints {
 
 function repeated(name: string, value: Value, shape: Shape): Ints {
   return { [`${name}_strides`]: padded(broadcastStrides(value.shape, shape), 0), [`${name}_offset`]: 0 };
+}
+
+function lacking(kernel: string): Error {
+  return new Error(`webgl has no kernel for this case of ${kernel}`);
 }

@@ -1,6 +1,7 @@
 // The page of the browser tests: an engine in a worker, and `runJobs` for Playwright to call.
 
 import type { FromWorker, ToWorker, WorkerSettings } from "../../js_bridge/engine/worker.ts";
+import { laidOut } from "../../js_bridge/engine/backend.ts";
 import { createEngine } from "../../js_bridge/engine/engine.ts";
 import { WebglBackend } from "../../js_bridge/kernels/webgl.ts";
 import { WebglContext } from "../../js_bridge/kernels/webgl_context.ts";
@@ -124,7 +125,8 @@ function productsWith(buffers: number): number[] {
   const wave = (count: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(i));
   const x = backend.upload(wave(9 * 7), [9, 7]);
   const bias = backend.upload(wave(21), [21]);
-  return [...backend.read(backend.product(x, backend.matrix(wave(7 * 21), 7, 21, false), bias))];
+  const layout = { inputs: 7, outputs: 21, transposed: false, scales: null };
+  return [...backend.read(backend.product(x, laidOut(backend, wave(7 * 21), layout), bias))];
 }
 
 Object.assign(globalThis, { runJobs, loseContext, countReads, withoutFloatTargets, productsWith });

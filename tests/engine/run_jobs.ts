@@ -2,6 +2,7 @@
 
 // With `--mask-offset N` the reference backend's causal mask is wrong by N positions.
 
+import type { Reach } from "../../js_bridge/engine/backend.ts";
 import { createEngine } from "../../js_bridge/engine/engine.ts";
 import type { Answer, Attachment } from "../../js_bridge/protocol.ts";
 import { ReferenceBackend } from "../../js_bridge/kernels/reference.ts";
@@ -16,8 +17,8 @@ const jobs = JSON.parse(Buffer.concat(pieces).toString()) as Job[];
 const offset = process.argv[2] === "--mask-offset" ? Number(process.argv[3]) : 0;
 
 class WrongMask extends ReferenceBackend {
-  protected override visible(query: number, key: number): boolean {
-    return key <= query + offset;
+  protected override visible(reach: Reach, row: number, query: number, key: number): boolean {
+    return super.visible({ ...reach, offset: reach.offset + offset }, row, query, key);
   }
 }
 
