@@ -465,7 +465,8 @@ export type Answer =
  *   │   └── OverBudget             `bytes`, `budget`, `ledger`
  *   ├── PassError
  *   │   ├── UnknownPass            an answer to a pass that is not waiting
- *   │   └── PassCancelled
+ *   │   ├── PassCancelled
+ *   │   └── CacheMismatch          a cache of another batch, or one that a pass uses already
  *   ├── ContextLost                the graphics context went away: load the model again
  *   ├── BadMessage                 a message that does not follow this file
  *   └── EngineDefect               an error of the engine itself; `stack`
@@ -489,6 +490,7 @@ export type ErrorName =
   | "OverBudget"
   | "UnknownPass"
   | "PassCancelled"
+  | "CacheMismatch"
   | "ContextLost"
   | "BadMessage"
   | "EngineDefect";

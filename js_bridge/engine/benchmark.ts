@@ -1,6 +1,6 @@
 // Times forward passes of a loaded model, without the mailbox: what the engine alone takes, the logits read back.
 
-import { forward } from "./decoder.ts";
+import { forward, WHOLE_PASS } from "./decoder.ts";
 import { EngineError } from "./errors.ts";
 import type { Model } from "./model.ts";
 
@@ -40,7 +40,12 @@ export function benchmark(
 
 function runOnce(model: Model, ids: Int32Array): void {
   const { backend, architecture, weights } = model;
-  const run = forward(backend, architecture, weights, { ids, batch: 1, positions: ids.length, isOn: () => false });
+  const run = forward(backend, architecture, weights, {
+    ...WHOLE_PASS,
+    ids,
+    batch: 1,
+    positions: ids.length,
+  });
   let step = run.next();
   while (step.done !== true) step = run.next();
   backend.read(step.value);

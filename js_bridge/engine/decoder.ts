@@ -6,6 +6,7 @@
 
 import type { Architecture } from "./architecture.ts";
 import type { Backend, Matrix, Reach, Value } from "./backend.ts";
+import type { KeyValueCache } from "./key_value_cache.ts";
 
 /** The weights of one model in its backend, by the names of the architecture's table. */
 export interface Weights {
@@ -19,26 +20,57 @@ export interface HookPoint {
   readonly value: Value;
 }
 
+/** Rows of a batch that are shorter than the others. */
+export interface Padding {
+  readonly side: "left" | "right";
+  /** How many tokens of each row are real, cached ones included. */
+  readonly lengths: readonly number[];
+}
+
 export interface ForwardOptions {
   readonly ids: Int32Array;
   readonly batch: number;
+  /** Those that this pass computes. */
   readonly positions: number;
-  /** Whether an optional point is switched on; the others are always yielded. */
+  /** Whether an optional point is switched on; the others are always there. */
   readonly isOn: (name: string) => boolean;
+  /** Whether anybody looks at a point or changes it; where nobody does it is not yielded, and kernels may be fused. */
+  readonly isWanted: (name: string) => boolean;
+  /** What lies at padding changes no number elsewhere, be it NaN. */
+  readonly padding: Padding | null;
+  /** Begins at blocks.<layer>.hook_resid_pre with this value, which is borrowed; layer L: before the final norm. [B T D] */
+  readonly start: { readonly layer: number; readonly residual: Value } | null;
+  /** Ends before this block (L: before the final norm): the result is the residual stream there. [B T D] */
+  readonly stop: number | null;
+  /** Keys and values of earlier positions; this pass's are put behind them. */
+  readonly cache: KeyValueCache | null;
+  /** Positions of this pass, from 0 on, whose logits are computed; null: all. */
+  readonly logitPositions: readonly number[] | null;
 }
+
+/** Of a pass that computes everything for rows of equal length. */
+export const WHOLE_PASS = {
+  isOn: () => false,
+  isWanted: () => false,
+  padding: null,
+  start: null,
+  stop: null,
+  cache: null,
+  logitPositions: null,
+} as const satisfies Partial<ForwardOptions>;
 
 /** A step of the pass: a hook point, or null between two blocks. It is sent the value to go on with, handed over. */
 export type Forward = Generator<HookPoint | null, Value, Value | undefined>;
 
-const EVERYTHING_BEFORE: Reach = { offset: 0, window: null, starts: null };
-
 /** Values that live as long as one stretch of the pass. */
 class Scratch {
   readonly #backend: Backend;
+  readonly #isWanted: (name: string) => boolean;
   readonly #values: Value[] = [];
 
-  constructor(backend: Backend) {
+  constructor(backend: Backend, isWanted: (name: string) => boolean) {
     this.#backend = backend;
+    this.#isWanted = isWanted;
   }
 
   keep(value: Value): Value {
@@ -46,9 +78,10 @@ class Scratch {
     return value;
   }
 
-  /** Stops at a hook point; takes over the value, and the one that is sent back. */
+  /** Stops at a hook point that somebody wants; takes over the value, and the one that is sent back. */
   *point(name: string, value: Value): Generator<HookPoint, Value, Value | undefined> {
     this.keep(value);
+    if (!this.#isWanted(name)) return value;
     const next = yield { name, value };
     return next === undefined ? value : this.keep(next);
   }
@@ -59,40 +92,99 @@ class Scratch {
   }
 }
 
-/** Yields at each hook point in order; returns the logits, which the caller then owns. [B T V] */
+/** Where the positions of a pass lie among all. */
+interface Place {
+  /** Positions before this pass's. */
+  readonly offset: number;
+  readonly reach: Reach;
+  /** Of each of B*T tokens, among the real ones of its row. */
+  readonly positions: Int32Array;
+}
+
+/**
+ * Yields at each wanted hook point in order; returns the logits, or the residual stream where it stops, which the
+ * caller then owns. [B T V], [B T D]
+ */
 export function* forward(
   backend: Backend,
   architecture: Architecture,
   weights: Weights,
   options: ForwardOptions,
 ): Forward {
-  const { ids, batch, positions } = options;
-  const scratch = new Scratch(backend);
+  const { batch, start, cache } = options;
+  const layers = architecture.dimensions.L;
+  const first = start?.layer ?? 0;
+  const last = options.stop ?? layers;
+  const offset = cache?.begin(batch, first, last) ?? 0;
+  const place = placeOf(options, offset);
+  const scratch = new Scratch(backend, options.isWanted);
   let residual: Value | null = null;
+  let isFinished = false;
   try {
-    const table = matrixNamed(weights, "embed.W_E");
-    const embedding = yield* scratch.point("hook_embed", backend.columns(table, ids, [batch, positions])); // B T D
-    const rows = Int32Array.from({ length: batch * positions }, (_, i) => i % positions);
-    const taken = scratch.keep(backend.take(vectorNamed(weights, "pos_embed.W_pos"), 0, rows)); // B*T D
-    const position = yield* scratch.point("hook_pos_embed", backend.reshape(taken, embedding.shape)); // B T D
-    residual = backend.binary("add", embedding, position, embedding.shape);
-    for (let layer = 0; layer < architecture.dimensions.L; layer++) {
+    residual =
+      start === null
+        ? yield* embed(backend, weights, options, scratch, place)
+        : backend.retain(start.residual); // B T D
+    for (let layer = first; layer < last; layer++) {
       const previous: Value = residual;
       residual = null; // `block` frees it
-      residual = yield* block(backend, architecture, weights, options, layer, previous);
+      residual = yield* block(backend, architecture, weights, options, place, layer, previous);
       yield null;
     }
-    const last = scratch.keep(residual);
-    residual = null;
-    const normed = yield* norm(backend, architecture, weights, scratch, "ln_final", last);
-    const read = yield* scratch.point("unembed.hook_in", backend.retain(normed));
-    const unembedding = weights.matrices.get("unembed.W_U") ?? table;
-    const logits = yield* scratch.point("unembed.hook_out", backend.product(read, unembedding, null)); // B T V
-    return backend.retain(logits);
+    const result = options.stop === null ? yield* unembed(backend, architecture, weights, options, scratch, residual) : backend.retain(residual);
+    isFinished = true;
+    return result;
   } finally {
+    cache?.end(isFinished, offset);
     if (residual !== null) backend.release(residual);
     scratch.free();
   }
+}
+
+function placeOf({ batch, positions, padding }: ForwardOptions, offset: number): Place {
+  const starts = padding?.side === "left" ? padding.lengths.map((length) => offset + positions - length) : null;
+  return {
+    offset,
+    reach: { offset, window: null, starts },
+    positions: Int32Array.from({ length: batch * positions }, (_, i) =>
+      Math.max(0, offset + (i % positions) - (starts?.[Math.floor(i / positions)] ?? 0)),
+    ),
+  };
+}
+
+/** The residual stream before the first block; the caller owns it. [B T D] */
+function* embed(
+  backend: Backend,
+  weights: Weights,
+  { ids, batch, positions }: ForwardOptions,
+  scratch: Scratch,
+  place: Place,
+): Forward {
+  const table = matrixNamed(weights, "embed.W_E");
+  const embedding = yield* scratch.point("hook_embed", backend.columns(table, ids, [batch, positions])); // B T D
+  const taken = scratch.keep(backend.take(vectorNamed(weights, "pos_embed.W_pos"), 0, place.positions)); // B*T D
+  const position = yield* scratch.point("hook_pos_embed", backend.reshape(taken, embedding.shape)); // B T D
+  return backend.binary("add", embedding, position, embedding.shape);
+}
+
+/** The logits of the chosen positions; the caller owns them. [B T V] */
+function* unembed(
+  backend: Backend,
+  architecture: Architecture,
+  weights: Weights,
+  { isWanted, logitPositions }: ForwardOptions,
+  scratch: Scratch,
+  residual: Value,
+): Forward {
+  const chosen = (x: Value): Value =>
+    logitPositions === null ? x : scratch.keep(backend.take(x, 1, Int32Array.from(logitPositions)));
+  const normed = yield* norm(backend, architecture, weights, scratch, "ln_final", residual);
+  const read = yield* scratch.point("unembed.hook_in", backend.retain(normed));
+  const unembedding = weights.matrices.get("unembed.W_U") ?? matrixNamed(weights, "embed.W_E");
+  // Whoever looks at the point sees all positions; else only what was asked for is computed.
+  if (!isWanted("unembed.hook_out")) return backend.product(chosen(read), unembedding, null);
+  const logits = yield* scratch.point("unembed.hook_out", backend.product(read, unembedding, null)); // B T V
+  return backend.retain(chosen(logits));
 }
 
 /** One layer: takes over the residual stream before it, hands over the one after it. [B T D] */
@@ -101,14 +193,15 @@ function* block(
   architecture: Architecture,
   weights: Weights,
   options: ForwardOptions,
+  place: Place,
   layer: number,
   before: Value,
 ): Forward {
   const at = `blocks.${layer}.`;
-  const scratch = new Scratch(backend);
+  const scratch = new Scratch(backend, options.isWanted);
   try {
     const pre = yield* scratch.point(`${at}hook_resid_pre`, before);
-    const attention = yield* attend(backend, architecture, weights, options, scratch, layer, pre);
+    const attention = yield* attend(backend, architecture, weights, options, place, scratch, layer, pre);
     const attentionOut = yield* scratch.point(`${at}hook_attn_out`, attention);
     const mid = yield* scratch.point(`${at}hook_resid_mid`, backend.binary("add", pre, attentionOut, pre.shape));
     const input = options.isOn(`${at}hook_mlp_in`)
@@ -137,6 +230,7 @@ function* attend(
   architecture: Architecture,
   weights: Weights,
   options: ForwardOptions,
+  place: Place,
   scratch: Scratch,
   layer: number,
   pre: Value,
@@ -166,11 +260,18 @@ function* attend(
     );
     parts.push(yield* scratch.point(`${at}attn.hook_${letter}`, backend.reshape(flat, perHead))); // B T H K
   }
-  const [q, k, v] = parts;
+  const q = parts[0];
+  const { k, v } = options.cache?.append(layer, parts[1], parts[2]) ?? { k: parts[1], v: parts[2] }; // B S H K
   const factor = architecture.decoder.scaleScores ? 1 / Math.sqrt(width) : 1;
-  const scores = yield* scratch.point(`${at}attn.hook_attn_scores`, backend.scores(q, k, { factor, softCap: null, reach: EVERYTHING_BEFORE })); // B H T T
-  const pattern = yield* scratch.point(`${at}attn.hook_pattern`, backend.softmax(scores, null)); // B H T T
-  const z = yield* scratch.point(`${at}attn.hook_z`, backend.mix(pattern, v, EVERYTHING_BEFORE)); // B T H K
+  const scores = yield* scratch.point(
+    `${at}attn.hook_attn_scores`,
+    backend.scores(q, k, { factor, softCap: null, reach: place.reach }),
+  ); // B H T S
+  const softened = backend.softmax(scores, null);
+  const pattern = yield* scratch.point(`${at}attn.hook_pattern`, softened); // B H T S
+  // A pattern of somebody else's may look anywhere.
+  const reach = pattern === softened ? place.reach : null;
+  const z = yield* scratch.point(`${at}attn.hook_z`, backend.mix(pattern, v, reach)); // B T H K
   const matrix = matrixNamed(weights, `${at}attn.W_O`);
   const bias = vectorNamed(weights, `${at}attn.b_O`);
   if (options.isOn(`${at}attn.hook_result`)) {

@@ -12,7 +12,7 @@ import type {
   TensorId,
 } from "../protocol.ts";
 import type { Backend, Value } from "./backend.ts";
-import { forward, type Forward } from "./decoder.ts";
+import { forward, type Forward, WHOLE_PASS } from "./decoder.ts";
 import { describeError, EngineError, nearMisses } from "./errors.ts";
 import { checkIntervention, intervene, operandOf } from "./intervention.ts";
 import type { Model } from "./model.ts";
@@ -102,7 +102,8 @@ export class Pass {
         const isOn = (name: string) => this.#enabled.has(name);
         const ids = Int32Array.from(tokens.flat());
         const { backend, architecture, weights } = this.model;
-        this.#run = forward(backend, architecture, weights, { ids, batch, positions, isOn });
+        const options = { ...WHOLE_PASS, ids, batch, positions, isOn, isWanted: () => true };
+        this.#run = forward(backend, architecture, weights, options);
         this.#advance(undefined);
       });
     });
