@@ -8,23 +8,55 @@
 // Operations are pipelined: an operation, `read` or `forward` may name tensors that are still being computed, and waits
 // for them; an operation that fails poisons its result, and each use of the result fails with the first error.
 //
+// Positions, wherever a message names them (captures, regions, logits), are absolute: 0 is the first token of the
+// sequence, also where a cache holds it; negative ones count from the end of the sequence as far as the pass goes.
+//
 // Numbers that JSON lacks (infinities, NaN) are null in a message and themselves in an attachment.
 
 export type TensorId = number;
 export type ModelId = number;
 export type PassId = number;
+/** Given by the image to a key-value cache, as it names its tensors and never reused. */
+export type CacheId = number;
 export type Shape = readonly number[];
 export type Attachment = Float32Array | Uint8Array;
 export type BackendName = "wasm" | "webgl" | "reference";
 
 // ── Requests: image → engine ────────────────────────────────────────────────────────────────────────────────────────
 
-/** Opens a bundle: a folder's URL or path, or a name that the host resolves. → `progress`…, then `loaded`. */
+/**
+ * Opens a bundle: a folder's URL or path, a name that the host resolves, or a repository of the Hub.
+ * → `progress`…, then `loaded`
+ */
 export interface LoadRequest {
   kind: "load";
   id: number;
   bundle: string;
   backend: BackendName | "auto";
+  /** Of a repository: a branch, tag or commit; the answer names the commit. */
+  revision?: string;
+  /** int8: matrices are quantised while they come. Default: as they are stored. */
+  dtype?: "stored" | "int8";
+  processing?: Processing;
+}
+
+/** TransformerLens's changes of the weights that leave the logits what they are; all are off by default. */
+export interface Processing {
+  /** The weight and bias of each norm go into the matrices that read it. */
+  foldNorms?: boolean;
+  /** What is written to the residual stream loses its mean (models whose norms subtract it). */
+  centreWriting?: boolean;
+  /** The logits lose their mean: the one change that moves them, all alike. */
+  centreUnembedding?: boolean;
+  /** The bias of v goes into that of the attention's output. */
+  foldValueBiases?: boolean;
+}
+
+/** Ends a running load, whose request is answered `failed` with LoadCancelled; one that is over stays as it is. */
+export interface CancelLoadRequest {
+  kind: "cancelLoad";
+  /** The id of the `load`. */
+  load: number;
 }
 
 /** Frees a model's weights; its passes end as cancelled, its tensors stay. → `unloaded` */
@@ -50,25 +82,175 @@ export interface DecodeRequest {
   ids: readonly number[];
 }
 
+/** Applies the chat template of the tokenizer's configuration. → `chatted` */
+export interface ChatRequest {
+  kind: "chat";
+  id: number;
+  model: ModelId;
+  messages: readonly { role: string; content: string }[];
+  /** Ends with what makes the model answer. */
+  addGenerationPrompt: boolean;
+}
+
 /**
- * Runs the model on a batch of equally long rows of token ids. → `hook`…, then `done` or `failed`
+ * Runs the model, or some layers of it, on a batch of equally long rows of token ids. → `hook`…, then `done` or `failed`
  *
  * At each hook point: first the interventions in their order, then the `hook` event if the name is in `hooks`,
  * then the capture; so a captured value is the one that the model went on with.
  */
-export interface ForwardRequest {
+export interface ForwardRequest extends Watching {
   kind: "forward";
   id: number;
   model: ModelId;
   pass: PassId;
-  tokens: readonly (readonly number[])[];
-  capture?: readonly { name: string; tensor: TensorId }[];
+  /** May be left out where `start` is given. */
+  tokens?: readonly (readonly number[])[];
+  /** Rows of different lengths, filled up to one; what lies at the padding changes no other number. */
+  padding?: Padding;
+  /** Begins at blocks.<layer>.hook_resid_pre with this residual stream, B T D; layer L: at the final norm. */
+  start?: { layer: number; tensor: TensorId };
+  /** Ends before this block (L: before the final norm): there are no logits then. */
+  stop?: number;
+  /** With `stop`: the name that the residual stream there gets, B T D. */
+  residual?: TensorId | null;
+  /**
+   * Keys and values of earlier positions; those of this pass are put behind them. A pass that fails leaves the cache
+   * with the positions that it kept.
+   */
+  cache?: CacheId;
+  /** How many cached positions stay; the others are dropped first. Default: all. */
+  keep?: number;
+  /** The name that the logits get, shape B T V; without it they are not kept. */
+  logits?: TensorId | null;
+  /** Positions whose logits are computed, in this order; default all. The hook points show all nevertheless. */
+  logitPositions?: readonly number[];
+  /** Remembers its operations, so that `gradient` can go back through them. */
+  tape?: boolean;
+}
+
+/** What a pass does at its hook points. */
+export interface Watching {
+  /** The tensor gets the value, or of its position axis (of scores and pattern the query's) the named positions. */
+  capture?: readonly Capture[];
   hooks?: readonly string[];
   interventions?: readonly Intervention[];
   /** Optional hook points to switch on for this pass (those that `loaded` lists with on: false). */
   enable?: readonly string[];
-  /** The name that the logits get, shape B T V; without it they are not kept. */
-  logits?: TensorId | null;
+}
+
+export interface Capture {
+  name: string;
+  tensor: TensorId;
+  positions?: readonly number[];
+}
+
+/** Row b has `lengths[b]` tokens of its own, cached ones included; on `side` of them lies the padding. */
+export interface Padding {
+  side: "left" | "right";
+  lengths: readonly number[];
+}
+
+/** Names an empty cache, for passes of this model. */
+export interface CreateCacheRequest {
+  kind: "createCache";
+  cache: CacheId;
+  model: ModelId;
+}
+
+/** Lets go of a cache, at the end of the pass that uses it; one that is already released is no error. */
+export interface ReleaseCacheRequest {
+  kind: "releaseCache";
+  cache: CacheId;
+}
+
+/** The bytes that captures of these names would take, before they are made. → `forecast` */
+export interface ForecastRequest {
+  kind: "forecast";
+  id: number;
+  model: ModelId;
+  batch: number;
+  positions: number;
+  names: readonly string[];
+}
+
+/**
+ * Goes on with a text, token by token, over a key-value cache. → `hook`… and `token`…, then `generated` or `failed`
+ *
+ * Its passes are the prompt's and then one for each token but the last; hooks, interventions and captures are alive in
+ * all of them. An intervention acts at those of its positions that a pass computes, -1 being the newest in each; a
+ * capture's tensor holds what one pass over the whole text would show, along the positions.
+ */
+export interface GenerateRequest extends Watching {
+  kind: "generate";
+  id: number;
+  /** Answers to hooks and `cancel` name it, as they name a forward's. */
+  pass: PassId;
+  model: ModelId;
+  /** One row, at least one token. */
+  tokens: readonly number[];
+  maxTokens: number;
+  sampling: Sampling;
+  /** Tokens that end it; they are part of what is generated. Default: the tokenizer's end of text. */
+  stop?: readonly number[];
+  /** Keys and values of earlier positions, which `tokens` follow; it is left with all positions that were computed. */
+  cache?: CacheId;
+}
+
+/** Which token comes next. First the temperature, then topK, then topP, as in Hugging Face's `generate`. */
+export interface Sampling {
+  /** Logits are divided by it; 0 is greedy, and the rest is then not looked at. */
+  temperature: number;
+  /** Only tokens at least as likely as the topK-th. */
+  topK?: number;
+  /** Only the fewest likeliest tokens whose probabilities reach topP. */
+  topP?: number;
+  /** Same seed, same tokens. Default 0. */
+  seed?: number;
+}
+
+/**
+ * d of / d tensor for tensors that were captured in a taped pass or made by operations from such; `of` holds one
+ * number. No answer, as of `operate`: the error is in the results.
+ */
+export interface GradientRequest {
+  kind: "gradient";
+  of: TensorId;
+  to: readonly { tensor: TensorId; result: TensorId }[];
+  origin?: string;
+}
+
+/** Reruns the reference prompts of the bundle. → `parity` */
+export interface ParityRequest {
+  kind: "parity";
+  id: number;
+  model: ModelId;
+}
+
+/** What backends this host has. With `measure` they are measured again. → `backends` */
+export interface BackendsRequest {
+  kind: "backends";
+  id: number;
+  measure?: boolean;
+}
+
+/** What the weight store holds. → `storage` */
+export interface StorageRequest {
+  kind: "storage";
+  id: number;
+}
+
+/** Sets how many bytes the weight store may take, and evicts what is beyond. → `storage` */
+export interface StorageBudgetRequest {
+  kind: "storageBudget";
+  id: number;
+  bytes: number;
+}
+
+/** Drops a bundle from the weight store; a model that is loaded from it stays. → `storage` */
+export interface EvictRequest {
+  kind: "evict";
+  id: number;
+  bundle: string;
 }
 
 /** Answers a `hook` event: null leaves the value, a tensor of the same shape takes its place. */
@@ -78,7 +260,7 @@ export interface HookAnswer {
   replacement: TensorId | null;
 }
 
-/** Ends a pass. Its `forward` is answered `failed` with PassCancelled; captures not yet reached are poisoned. */
+/** Ends a pass. Its `forward` or `generate` is answered `failed` with PassCancelled; captures not yet reached are poisoned. */
 export interface CancelRequest {
   kind: "cancel";
   pass: PassId;
@@ -142,7 +324,7 @@ export interface SynchronizeRequest {
   id: number;
 }
 
-/** Times the forward pass of a loaded model. → `benchmarked` */
+/** Times the forward pass of a loaded model, logits read back. → `benchmarked` */
 export interface BenchmarkRequest {
   kind: "benchmark";
   id: number;
@@ -150,14 +332,30 @@ export interface BenchmarkRequest {
   /** Lengths in tokens, one measurement each. */
   lengths: readonly number[];
   repetitions: number;
+  /** Hook points to capture: names, or "plain" for all that are on by themselves. */
+  capture?: "plain" | readonly string[];
+  /** Decodes so many tokens with a cache behind each length, and times one. */
+  decode?: number;
 }
 
 export type Request =
   | LoadRequest
+  | CancelLoadRequest
   | UnloadRequest
   | EncodeRequest
   | DecodeRequest
+  | ChatRequest
   | ForwardRequest
+  | CreateCacheRequest
+  | ReleaseCacheRequest
+  | ForecastRequest
+  | GenerateRequest
+  | GradientRequest
+  | ParityRequest
+  | BackendsRequest
+  | StorageRequest
+  | StorageBudgetRequest
+  | EvictRequest
   | HookAnswer
   | CancelRequest
   | CreateRequest
@@ -174,16 +372,16 @@ export type Request =
 
 /**
  * The part of a hook's value that an intervention touches; an axis left out is touched whole.
- * Indices count from 0, negative ones from the end.
+ * Indices count from 0, negative ones from the end; `position` and `key` are absolute.
  */
 export interface Region {
   /** axis B */
   batch?: number | readonly number[];
-  /** axis T; of scores and pattern: the query's */
+  /** axis T; of scores and pattern: the query's. Each must be a position that the pass computes. */
   position?: number | readonly number[];
   /** axis H */
   head?: number | readonly number[];
-  /** the key's axis of scores and pattern */
+  /** the key's axis of scores and pattern, cached positions included */
   key?: number | readonly number[];
   /** the last axis, of width D, K, F or V */
   neuron?: number | readonly number[];
@@ -198,7 +396,10 @@ export type Intervention = { hook: string; at?: Region } & (
   /** Puts a number, or a tensor that broadcasts to the region. */
   | { action: "set"; value: number }
   | { action: "set"; tensor: TensorId }
-  /** Puts the same region of a tensor of the hook's whole shape: patching from a cache, freezing, resample ablation. */
+  /**
+   * Puts the same region of a tensor of the hook's whole shape: patching from a cache, freezing, resample ablation.
+   * Its positions are the pass's, or all from 0 on; a generation takes of those what each of its passes computes.
+   */
   | { action: "patch"; tensor: TensorId }
   /** Takes away the component along a direction, a tensor as long as the last axis; `neuron` can't be given. */
   | { action: "projectOut"; tensor: TensorId }
@@ -271,7 +472,8 @@ export interface HookDescription {
 export interface Basis {
   model: string;
   revision: string | null;
-  weights: "raw";
+  /** "raw", or what was done to them, in words: "norms folded, writing centred". */
+  weights: string;
   dtype: string;
   backend: BackendName;
 }
@@ -298,6 +500,18 @@ export interface LoadedAnswer {
   tokenizer: { size: number; bos: number | null; eos: number | null } | null;
   /** measured at start: milliseconds of the probe, by backend, where "auto" chose; otherwise empty */
   probe: Partial<Record<BackendName, number>>;
+  /** Threads of the backend. */
+  threads: number;
+  /** Backends that failed their self-check at start. */
+  refused: readonly RefusedBackend[];
+  /** The URL or folder that the weights came from. */
+  source: string;
+  revision: string | null;
+}
+
+export interface RefusedBackend {
+  backend: BackendName;
+  reason: string;
 }
 
 export interface UnloadedAnswer {
@@ -320,6 +534,13 @@ export interface DecodedAnswer {
   tokens: readonly string[];
 }
 
+export interface ChattedAnswer {
+  kind: "chatted";
+  id: number;
+  text: string;
+  ids: readonly number[];
+}
+
 /** A value at a hook point; the pass waits for the `hookAnswer`. The image owns `tensor` from now on. */
 export interface HookEvent {
   kind: "hook";
@@ -327,19 +548,97 @@ export interface HookEvent {
   name: string;
   tensor: TensorId;
   shape: Shape;
+  /** The absolute position of the first of the pass's tokens. */
+  offset: number;
 }
 
 export interface DoneAnswer {
   kind: "done";
   id: number;
   pass: PassId;
-  /** Shape of each captured tensor, and of the logits, in the order of the request. */
+  /** Shape of each captured tensor, of the logits and of the residual stream, in the order of the request. */
   shapes: readonly { tensor: TensorId; shape: Shape }[];
   /** in the engine, without the time at hooks */
   milliseconds: number;
 }
 
-/** Answers any request that failed; `pass` is there where it was a forward. */
+/** Event: a generation has come to its next token. */
+export interface TokenEvent {
+  kind: "token";
+  id: number;
+  pass: PassId;
+  /** Among the generated: from 0 on. */
+  index: number;
+  /** Where it will stand in the sequence. */
+  position: number;
+  token: number;
+  /** What it adds to the text; empty while a character is not complete, or where the model has no tokenizer. */
+  text: string;
+  /** Of the token, in the model's own distribution: before temperature, topK and topP. */
+  logProbability: number;
+}
+
+export interface GeneratedAnswer {
+  kind: "generated";
+  id: number;
+  pass: PassId;
+  /** Those that were generated. */
+  tokens: readonly number[];
+  text: string;
+  /** A stop token; maxTokens; the model's positions are all used. */
+  reason: "stop" | "length" | "positions";
+  /** Shape of each captured tensor, in the order of the request. */
+  shapes: readonly { tensor: TensorId; shape: Shape }[];
+  /** in the engine, without the time at hooks */
+  milliseconds: number;
+}
+
+export interface ForecastAnswer {
+  kind: "forecast";
+  id: number;
+  /** Of all the captures; a stream that two names show is counted once. */
+  bytes: number;
+  /** Of the tensors that live now. */
+  live: number;
+  budget: number;
+  fits: boolean;
+  hooks: readonly { name: string; bytes: number }[];
+}
+
+/** The largest difference to the bundle's reference at each hook point. */
+export interface ParityAnswer {
+  kind: "parity";
+  id: number;
+  backend: BackendName;
+  /** What made the reference, with its version. */
+  madeWith: string;
+  rows: readonly { hook: string; difference: number | null; allowed: number; compared: number }[];
+}
+
+export interface BackendsAnswer {
+  kind: "backends";
+  id: number;
+  names: readonly BackendName[];
+  /** Milliseconds by backend. */
+  probe: Partial<Record<BackendName, number>>;
+  /** What "auto" means. */
+  chosen: BackendName;
+  refused: readonly RefusedBackend[];
+}
+
+export interface StorageAnswer {
+  kind: "storage";
+  id: number;
+  /** That the store takes now. */
+  bytes: number;
+  budget: number;
+  /** What the browser allows the site; null where it does not tell. */
+  quota: number | null;
+  /** `lastUsed` in milliseconds since 1970. */
+  bundles: readonly { name: string; bytes: number; lastUsed: number }[];
+}
+
+/** Answers any request that failed; `pass` is there where it was a forward or a generate. */
 export interface FailedAnswer {
   kind: "failed";
   id?: number;
@@ -388,6 +687,8 @@ export interface LedgerAnswer {
   /** Past it operations are refused (OverBudget). */
   budget: number;
   passes: readonly { pass: PassId; model: ModelId; waitingAt: string | null }[];
+  /** `bytes` of their keys and values, which are not tensors; `pass` is the one that uses it now. */
+  caches: readonly { cache: CacheId; model: ModelId; length: number; bytes: number; pass: PassId | null }[];
   models: readonly { model: ModelId; name: string; bytes: number }[];
   /** All that a backend holds: weights, tensors, scratch of running passes. */
   backends: readonly { backend: BackendName; bytes: number }[];
@@ -410,7 +711,14 @@ export interface BenchmarkedAnswer {
   kind: "benchmarked";
   id: number;
   backend: BackendName;
-  rows: readonly { length: number; median: number; least: number; repetitions: number }[];
+  /** In milliseconds; `decode` of one token, where asked for. */
+  rows: readonly {
+    length: number;
+    median: number;
+    least: number;
+    repetitions: number;
+    decode: { tokens: number; median: number; least: number } | null;
+  }[];
 }
 
 /** Event: live tensors near the budget. The image runs a full collection, so that what it forgot is released. */
@@ -420,14 +728,30 @@ export interface CollectEvent {
   budget: number;
 }
 
+/**
+ * Event: the worker died and another one runs in its place. Models, tensors, passes and caches of the first are gone;
+ * what was still to be answered has been, with EngineRestarted.
+ */
+export interface RestartedEvent {
+  kind: "restarted";
+  reason: string;
+}
+
 export type Answer =
   | ProgressEvent
   | LoadedAnswer
   | UnloadedAnswer
   | EncodedAnswer
   | DecodedAnswer
+  | ChattedAnswer
   | HookEvent
   | DoneAnswer
+  | TokenEvent
+  | GeneratedAnswer
+  | ForecastAnswer
+  | ParityAnswer
+  | BackendsAnswer
+  | StorageAnswer
   | FailedAnswer
   | NumbersAnswer
   | StatisticsAnswer
@@ -435,7 +759,8 @@ export type Answer =
   | LedgerAnswer
   | SynchronizedAnswer
   | BenchmarkedAnswer
-  | CollectEvent;
+  | CollectEvent
+  | RestartedEvent;
 
 // ── Errors ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -448,11 +773,16 @@ export type Answer =
  *   │   ├── BundleRefused          a bundle, config or weight file that can't be used; `file`
  *   │   ├── ChunkMismatch          a chunk whose SHA-256 is wrong twice; `file`, `offset`
  *   │   ├── FetchFailed            a file that can't be fetched; `file`
+ *   │   ├── GatedRepository        a repository whose terms have to be accepted first; `repository`
+ *   │   ├── RateLimited            the Hub answers no more for a while; `seconds`, where it told
+ *   │   ├── StorageFull            no room in the browser's storage, also after evicting; `bytes`, `quota`
+ *   │   ├── LoadCancelled
  *   │   ├── NoTokenizer            the bundle has none
  *   │   └── BackendUnavailable     a backend that this host lacks; `backend`
  *   ├── HookError
  *   │   ├── UnknownHook            `hook`, `nearMisses`
- *   │   └── DisabledHook           `hook`; the text says how to turn it on
+ *   │   ├── DisabledHook           `hook`; the text says how to turn it on
+ *   │   └── UnreachedHook          `hook`; it lies outside the layers that the pass runs
  *   ├── TokenError
  *   │   ├── TooManyTokens          `given`, `allowed`
  *   │   ├── TokenOutOfVocabulary   `given`, `allowed`
@@ -462,12 +792,15 @@ export type Answer =
  *   │   ├── ReleasedTensor         use after release
  *   │   ├── ShapeMismatch          `shapes`
  *   │   ├── BadParameter           an operation or intervention with a parameter out of range
- *   │   └── OverBudget             `bytes`, `budget`, `ledger`
+ *   │   ├── NotTaped               a gradient of or to a tensor that no taped pass made; `tensor`
+ *   │   └── OverBudget             `bytes`, `budget`, `ledger`; before a pass also `needed`
  *   ├── PassError
  *   │   ├── UnknownPass            an answer to a pass that is not waiting
- *   │   ├── PassCancelled
- *   │   └── CacheMismatch          a cache of another batch, or one that a pass uses already
+ *   │   ├── UnknownCache           a cache that was never made, or is released; `cache`
+ *   │   ├── CacheMismatch          a cache of another model, batch or length, or one in use; `cache`
+ *   │   └── PassCancelled
  *   ├── ContextLost                the graphics context went away: load the model again
+ *   ├── EngineRestarted            the worker died, and what was asked of it with it: load the model again
  *   ├── BadMessage                 a message that does not follow this file
  *   └── EngineDefect               an error of the engine itself; `stack`
  */
@@ -476,10 +809,15 @@ export type ErrorName =
   | "BundleRefused"
   | "ChunkMismatch"
   | "FetchFailed"
+  | "GatedRepository"
+  | "RateLimited"
+  | "StorageFull"
+  | "LoadCancelled"
   | "NoTokenizer"
   | "BackendUnavailable"
   | "UnknownHook"
   | "DisabledHook"
+  | "UnreachedHook"
   | "TooManyTokens"
   | "TokenOutOfVocabulary"
   | "RaggedBatch"
@@ -487,11 +825,14 @@ export type ErrorName =
   | "ReleasedTensor"
   | "ShapeMismatch"
   | "BadParameter"
+  | "NotTaped"
   | "OverBudget"
   | "UnknownPass"
+  | "UnknownCache"
   | "PassCancelled"
   | "CacheMismatch"
   | "ContextLost"
+  | "EngineRestarted"
   | "BadMessage"
   | "EngineDefect";
 

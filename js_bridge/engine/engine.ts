@@ -212,7 +212,7 @@ class MessageEngine implements Engine {
     const model = await loadModel(this.#nextModel++, name, bundle, checkpoint, backend);
     this.#models.set(model.id, model);
     this.#home = backend;
-    this.#post(loadedAnswer(id, model, probe));
+    this.#post(loadedAnswer(id, model, probe, address));
   }
 
   #forward(message: ForwardRequest): void {
@@ -347,6 +347,7 @@ class MessageEngine implements Engine {
       bytes: this.#tensors.bytes,
       budget: this.#tensors.budget,
       passes,
+      caches: [],
       models,
       backends,
     });
@@ -369,14 +370,14 @@ function withOperation(error: unknown, message: OperateRequest, inputs: readonly
   });
 }
 
-function unknownKind(message: never): EngineError {
+function unknownKind(message: { readonly kind: string }): EngineError {
   return new EngineError(
     "BadMessage",
-    `A message of kind ${JSON.stringify((message as { kind?: unknown }).kind)} is none that the engine answers; protocol.ts lists them`,
+    `A message of kind ${JSON.stringify(message.kind)} is none that the engine answers; protocol.ts lists them`,
   );
 }
 
-function loadedAnswer(id: number, model: Model, probe: LoadedAnswer["probe"]): LoadedAnswer {
+function loadedAnswer(id: number, model: Model, probe: LoadedAnswer["probe"], source: string): LoadedAnswer {
   const { architecture, backend, tokenizer, name, revision, dtype } = model;
   return {
     kind: "loaded",
@@ -395,5 +396,9 @@ function loadedAnswer(id: number, model: Model, probe: LoadedAnswer["probe"]): L
     bytes: model.bytes,
     tokenizer: tokenizer === null ? null : { size: tokenizer.size, bos: tokenizer.bos, eos: tokenizer.eos },
     probe,
+    threads: backend.threads,
+    refused: [],
+    source,
+    revision,
   };
 }

@@ -58,7 +58,7 @@ export class Pass {
     this.#host = host;
     this.#enabled = new Set(request.enable);
     this.#awaited = new Set(request.hooks);
-    checkTokens(request.tokens, model);
+    checkTokens(request.tokens ?? [], model);
     for (const name of [...this.#enabled]) this.#hook(name, false);
     for (const name of [...this.#awaited, ...(request.capture ?? []).map((each) => each.name)]) this.#hook(name, true);
     for (const intervention of request.interventions ?? []) {
@@ -97,7 +97,7 @@ export class Pass {
       if (this.#isOver) return;
       this.#guarded(() => {
         this.#checkInterventions();
-        const { tokens } = this.#request;
+        const { tokens = [] } = this.#request;
         const [batch, positions] = [tokens.length, tokens[0].length];
         const isOn = (name: string) => this.#enabled.has(name);
         const ids = Int32Array.from(tokens.flat());
@@ -165,7 +165,7 @@ export class Pass {
   }
 
   #checkInterventions(): void {
-    const { tokens } = this.#request;
+    const { tokens = [] } = this.#request;
     const { dimensions } = this.model.architecture;
     const extents: Record<string, number> = { ...dimensions, B: tokens.length, T: tokens[0].length, 1: 1 };
     for (const [name, list] of this.#interventions) {
@@ -226,7 +226,7 @@ export class Pass {
       throw tensor.error;
     }
     this.#waiting = { name, value: intervened ?? backend.retain(value) };
-    this.#host.post({ kind: "hook", pass: this.id, name, tensor: tensor.id, shape: value.shape });
+    this.#host.post({ kind: "hook", pass: this.id, name, tensor: tensor.id, shape: value.shape, offset: 0 });
   }
 
   #replace(waiting: { name: string; value: Value }, tensor: Tensor): void {
