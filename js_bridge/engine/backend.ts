@@ -127,8 +127,12 @@ export interface Backend {
   reduce(operation: Reduction, x: Value, axis: number): Value;
   /** Element at `offset + Σ index·stride` for each index of `shape`: slices, permutations, repetition. */
   strided(x: Value, shape: Shape, offset: number, strides: readonly number[]): Value;
+  /** What `strided` does to gradients: adds each element of x at that place of a tensor of `shape` that is 0 elsewhere. */
+  stridedTransposed(x: Value, shape: Shape, offset: number, strides: readonly number[]): Value;
   /** The given places along an axis, in that order. */
   take(x: Value, axis: number, indices: Int32Array): Value;
+  /** What `take` does to gradients: adds up what goes to each of the `extent` places along the axis; 0 where nothing does. */
+  takeTransposed(x: Value, axis: number, indices: Int32Array, extent: number): Value;
   /** [... M N] · [... N O] → [... M O], equal leading axes. */
   matmul(a: Value, b: Value): Value;
 }

@@ -158,6 +158,16 @@ export abstract class ArrayBackend implements Backend {
     return result;
   }
 
+  stridedTransposed(x: Value, shape: Shape, offset: number, strides: readonly number[]): Value {
+    const result = this.allocate(shape);
+    const from = this.view(x);
+    const to = this.view(result).fill(0);
+    walk(x.shape, [strides], (i, [p]) => {
+      to[offset + p] += from[i];
+    });
+    return result;
+  }
+
   take(x: Value, axis: number, indices: Int32Array): Value {
     const extent = x.shape[axis];
     const inner = elementsOf(x.shape.slice(axis + 1));
@@ -169,6 +179,22 @@ export abstract class ArrayBackend implements Backend {
       for (let i = 0; i < indices.length; i++) {
         const start = (o * extent + indices[i]) * inner;
         to.set(from.subarray(start, start + inner), (o * indices.length + i) * inner);
+      }
+    }
+    return result;
+  }
+
+  takeTransposed(x: Value, axis: number, indices: Int32Array, extent: number): Value {
+    const inner = elementsOf(x.shape.slice(axis + 1));
+    const outer = elementsOf(x.shape.slice(0, axis));
+    const result = this.allocate(x.shape.with(axis, extent));
+    const from = this.view(x);
+    const to = this.view(result).fill(0);
+    for (let o = 0; o < outer; o++) {
+      for (let i = 0; i < indices.length; i++) {
+        const source = (o * indices.length + i) * inner;
+        const target = (o * extent + indices[i]) * inner;
+        for (let j = 0; j < inner; j++) to[target + j] += from[source + j];
       }
     }
     return result;

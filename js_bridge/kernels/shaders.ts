@@ -185,6 +185,34 @@ export const TAKE: Kernel = {
     value[lane] = X_at((outer * extent + place) * inner + rest % inner);`),
 };
 
+/** Each element of the result finds the one of X that `strided` would read there: `steps` fall, and none overlaps. */
+export const STRIDED_TRANSPOSED: Kernel = {
+  inputs: ["X"],
+  head: `uniform int X_offset, extents[${RANK}], steps[${RANK}], X_strides[${RANK}];`,
+  compute: eachElement(`int rest = max(element - X_offset, 0);
+    bool isRead = element >= X_offset;
+    int place = 0;
+    for (int axis = 0; axis < ${RANK}; axis++) {
+      int index = min(rest / steps[axis], extents[axis] - 1);
+      rest -= index * steps[axis];
+      place += index * X_strides[axis];
+    }
+    value[lane] = isRead && rest == 0 ? X_at(place) : 0.0;`),
+};
+
+/** Sums what goes to each place along an axis of `extent`. */
+export const TAKE_TRANSPOSED: Kernel = {
+  inputs: ["X", "I"],
+  head: "uniform int extent, taken, inner;",
+  compute: eachElement(`int outer = element / (extent * inner);
+    int rest = element - outer * extent * inner;
+    float sum = 0.0;
+    for (int i = 0; i < taken; i++) {
+      if (int(I_at(i) + 0.5) == rest / inner) sum += X_at((outer * taken + i) * inner + rest % inner);
+    }
+    value[lane] = sum;`),
+};
+
 const reduction = (start: string, step: string, end = ""): Kernel => ({
   inputs: ["X"],
   head: "uniform int extent, inner;",

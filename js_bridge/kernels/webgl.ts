@@ -285,6 +285,36 @@ export class WebglBackend implements Backend {
     });
   }
 
+  /** Axes that are repeated are summed first; then each place of the result is read at most once. */
+  stridedTransposed(x: Value, shape: Shape, offset: number, strides: readonly number[]): Value {
+    let sum = this.retain(x);
+    for (const [axis, stride] of strides.entries()) {
+      if (stride !== 0 || x.shape[axis] === 1) continue;
+      const next = this.reduce("sum", sum, axis);
+      this.release(sum);
+      sum = next;
+    }
+    const own = stridesOf(sum.shape);
+    const axes = strides
+      .map((step, axis) => ({ step, extent: sum.shape[axis], own: own[axis] }))
+      .filter(({ extent }) => extent > 1)
+      .sort((a, b) => b.step - a.step);
+    let reach = 0;
+    for (const { step, extent } of axes.toReversed()) {
+      if (step <= reach) throw lacking("stridedTransposed: strides that overlap");
+      reach += step * (extent - 1);
+    }
+    while (axes.length < shaders.RANK) axes.unshift({ step: 2 ** 30, extent: 1, own: 0 });
+    const result = this.#run(shaders.STRIDED_TRANSPOSED, shape, [sum], {
+      X_offset: offset,
+      extents: axes.map((each) => each.extent),
+      steps: axes.map((each) => each.step),
+      X_strides: axes.map((each) => each.own),
+    });
+    this.release(sum);
+    return result;
+  }
+
   take(x: Value, axis: number, indices: Int32Array): Value {
     const places = this.upload(Float32Array.from(indices), [indices.length]);
     const shape = x.shape.with(axis, indices.length);
@@ -293,6 +323,15 @@ export class WebglBackend implements Backend {
       taken: indices.length,
       inner: stridesOf(x.shape)[axis],
     });
+    this.release(places);
+    return result;
+  }
+
+  takeTransposed(x: Value, axis: number, indices: Int32Array, extent: number): Value {
+    const places = this.upload(Float32Array.from(indices), [indices.length]);
+    const inner = stridesOf(x.shape)[axis];
+    const shape = x.shape.with(axis, extent);
+    const result = this.#run(shaders.TAKE_TRANSPOSED, shape, [x, places], { extent, taken: indices.length, inner });
     this.release(places);
     return result;
   }
