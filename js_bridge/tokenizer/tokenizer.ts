@@ -2,6 +2,7 @@
 // this file gives it the engine's words, and the texts of single tokens.
 
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { type ChatMessage, ChatTemplate } from "./chat.ts";
 
 export class Tokenizer {
   /** Ids of the tokens that begin and end a text; null where the checkpoint names none. */
@@ -9,10 +10,12 @@ export class Tokenizer {
   readonly eos: number | null;
   readonly size: number;
   readonly #tokenizer: HuggingFaceTokenizer;
+  readonly #template: ChatTemplate;
 
-  /** Takes the parsed tokenizer.json and tokenizer_config.json. */
-  constructor(tokenizer: Record<string, unknown>, config: Record<string, unknown>) {
+  /** Takes the parsed tokenizer.json and tokenizer_config.json, and the text of chat_template.jinja if there is one. */
+  constructor(tokenizer: Record<string, unknown>, config: Record<string, unknown>, chatTemplate: string | null = null) {
     this.#tokenizer = new HuggingFaceTokenizer(tokenizer, config);
+    this.#template = new ChatTemplate(config, chatTemplate);
     useUnicodeSpaces(this.#tokenizer.pre_tokenizer);
     this.size = this.#tokenizer.get_vocab().size;
     this.bos = this.#idOf(config.bos_token);
@@ -22,6 +25,19 @@ export class Tokenizer {
   /** Exactly the tokenizer's own ids: nothing is prepended that tokenizer.json does not prepend. */
   encode(text: string): number[] {
     return [...this.#tokenizer.encode(text).ids];
+  }
+
+  /**
+   * The text that the checkpoint's template makes of messages, and its ids; the template writes the tokens that begin a
+   * text itself, so the tokenizer puts none in front. Fails: BadMessage where there is no template.
+   */
+  chat(messages: readonly ChatMessage[], addGenerationPrompt: boolean): { text: string; ids: number[] } {
+    const text = this.#template.render(messages, addGenerationPrompt);
+    return { text, ids: [...this.#tokenizer.encode(text, { add_special_tokens: false }).ids] };
+  }
+
+  get canChat(): boolean {
+    return this.#template.isPresent;
   }
 
   decode(ids: readonly number[]): string {
