@@ -682,8 +682,10 @@ export interface LedgerAnswer {
   kind: "ledger";
   id: number;
   tensors: readonly LedgerLine[];
-  /** Of the tensors, shared storage counted once. */
+  /** Of the tensors and of what tapes keep, shared storage counted once. */
   bytes: number;
+  /** Those of `bytes` that only tapes keep: freed with the last tensor that rests on them. */
+  tapes: number;
   /** Past it operations are refused (OverBudget). */
   budget: number;
   passes: readonly { pass: PassId; model: ModelId; waitingAt: string | null }[];

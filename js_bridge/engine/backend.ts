@@ -14,6 +14,8 @@ export interface Storage {
 export interface Value {
   readonly shape: Shape;
   readonly storage: Storage;
+  /** How it came about, where a tape keeps that (tape.ts). Backends neither read nor copy it. */
+  readonly past?: object;
 }
 
 /** A weight [inputs, outputs], laid out once for `product`. */

@@ -23,10 +23,12 @@ import { benchmark } from "./benchmark.ts";
 import { type BackendOpener, Backends } from "./backends.ts";
 import { describeError, EngineError } from "./errors.ts";
 import { loadModel, type Model, readCheckpoint, releaseWeights } from "./model.ts";
+import { answerGradient } from "./gradient.ts";
 import { operate } from "./operation.ts";
 import { Pass } from "./pass.ts";
 import { checkShape, elementsOf, lastOf, showShape } from "./shape.ts";
 import { statisticsOf, topOf } from "./statistics.ts";
+import { plainOf, Tape } from "./tape.ts";
 import { type Tensor, TensorTable } from "./tensor_table.ts";
 
 export interface EngineOptions {
@@ -133,6 +135,13 @@ class MessageEngine implements Engine {
         return undefined;
       case "operate":
         this.#operate(message);
+        return undefined;
+      case "gradient":
+        answerGradient(message, {
+          tensors: this.#tensors,
+          later: (action) => this.#defer(action),
+          now: this.#now,
+        });
         return undefined;
       case "read":
         this.#whenReady(message.id, message.tensor, (tensor) => {
@@ -289,13 +298,10 @@ class MessageEngine implements Engine {
       try {
         const poisoned = inputs.find((each) => each.state === "poisoned");
         if (poisoned !== undefined) return this.#tensors.poison(result, poisoned.error);
-        const backend = commonBackend(inputs, this.#home ?? this.#backends.plain);
-        const value = operate(
-          backend,
-          message.op,
-          inputs.map((each) => this.#tensors.valueOf(each, backend)),
-          message.parameters,
-        );
+        const common = commonBackend(inputs, this.#home ?? this.#backends.plain);
+        const values = inputs.map((each) => this.#tensors.valueOf(each, common));
+        const backend = inputs.map((each) => each.backend).find((each) => each instanceof Tape) ?? common;
+        const value = operate(backend, message.op, values, message.parameters);
         this.#tensors.fulfil(result, value, backend);
       } catch (error) {
         this.#tensors.poison(result, withOperation(error, message, inputs));
@@ -345,6 +351,7 @@ class MessageEngine implements Engine {
       id,
       tensors: this.#tensors.ledger(),
       bytes: this.#tensors.bytes,
+      tapes: this.#tensors.tapeBytes,
       budget: this.#tensors.budget,
       passes,
       caches: [],
@@ -354,9 +361,9 @@ class MessageEngine implements Engine {
   }
 }
 
-/** Where an operation runs: with the first input that is not in plain JavaScript's hands. */
+/** Where an operation runs: with the first input that is not in plain JavaScript's hands. No tape. */
 function commonBackend(inputs: readonly Tensor[], home: Backend): Backend {
-  const backends = inputs.map((each) => each.backend as Backend);
+  const backends = inputs.map((each) => plainOf(each.backend as Backend));
   return backends.find((each) => each.name !== "reference") ?? backends[0] ?? home;
 }
 

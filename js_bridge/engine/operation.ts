@@ -69,10 +69,15 @@ export function operate(
     case "concatenate":
       return concatenate(backend, inputs, parameters);
     case "copy":
-      return backend.retain(only(operation, inputs));
+      return copy(backend, only(operation, inputs));
     default:
       throw unknown(operation);
   }
+}
+
+/** A value of its own, also to a tape: its gradient is not that of what it was copied from. */
+function copy(backend: Backend, x: Value): Value {
+  return backend.reshape(x, x.shape);
 }
 
 function unknown(operation: never): EngineError {

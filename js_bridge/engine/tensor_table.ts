@@ -5,6 +5,8 @@ import type { LedgerLine, TensorId } from "../protocol.ts";
 import type { Backend, Storage, Value } from "./backend.ts";
 import { EngineError } from "./errors.ts";
 import { elementsOf } from "./shape.ts";
+import { plainOf, Tape } from "./tape.ts";
+import { type Keeper, stepOf } from "./tape_step.ts";
 
 export interface Tensor {
   readonly id: TensorId;
@@ -22,11 +24,14 @@ export interface Tensor {
 /** Share of the budget at which the image is asked to collect. */
 const COLLECT_AT = 0.75;
 
-export class TensorTable {
+export class TensorTable implements Keeper {
   readonly budget: number;
+  /** Of the tensors and of what tapes keep, shared storage counted once. */
   bytes = 0;
   readonly #tensors = new Map<TensorId, Tensor>();
+  /** How many tensors and steps of tapes hold each, and how many of those are steps. */
   readonly #storages = new Map<Storage, number>();
+  readonly #kept = new Map<Storage, number>();
   readonly #askToCollect: (bytes: number, budget: number) => void;
   #asked = false;
   #highest = 0;
@@ -91,23 +96,38 @@ export class TensorTable {
     tensor.state = "ready";
     this.#count(value.storage);
     if (this.bytes > this.budget) {
-      const ledger = this.ledger()
-        .sort((a, b) => b.bytes - a.bytes)
-        .slice(0, 20);
-      const error = new EngineError(
-        "OverBudget",
-        `Tensors would take ${this.bytes} bytes of the ${this.budget} allowed; release some, the largest are in the ledger`,
-        { bytes: this.bytes, budget: this.budget, ledger },
-      );
+      const error = this.#overBudget(this.bytes);
       this.#drop(tensor);
       this.poison(tensor, error);
       return;
     }
-    if (this.bytes > COLLECT_AT * this.budget && !this.#asked) {
-      this.#asked = true;
-      this.#askToCollect(this.bytes, this.budget);
-    }
+    this.#collectSoon();
     this.#settle(tensor);
+  }
+
+  /** Counts what a tape keeps beside the tensors. Fails: OverBudget, and then it is not counted. */
+  keep(value: Value): void {
+    const { storage } = value;
+    if (!this.#storages.has(storage) && this.bytes + storage.bytes > this.budget)
+      throw this.#overBudget(this.bytes + storage.bytes);
+    this.#count(storage);
+    this.#kept.set(storage, (this.#kept.get(storage) ?? 0) + 1);
+    this.#collectSoon();
+  }
+
+  drop(value: Value): void {
+    const { storage } = value;
+    const steps = (this.#kept.get(storage) as number) - 1;
+    if (steps === 0) this.#kept.delete(storage);
+    else this.#kept.set(storage, steps);
+    this.#uncount(storage);
+  }
+
+  /** Of `bytes`, what tapes keep and no tensor names. */
+  get tapeBytes(): number {
+    let sum = 0;
+    for (const [storage, steps] of this.#kept) if (this.#storages.get(storage) === steps) sum += storage.bytes;
+    return sum;
   }
 
   /** Ends a pending tensor with an error, which every use of it repeats. */
@@ -153,11 +173,19 @@ export class TensorTable {
   valueOf(tensor: Tensor, backend?: Backend): Value {
     if (tensor.state === "poisoned") throw tensor.error;
     const value = tensor.value as Value;
-    if (backend === undefined || backend === tensor.backend) return value;
-    const moved = backend.upload((tensor.backend as Backend).read(value), value.shape);
+    const home = tensor.backend as Backend;
+    if (backend === undefined || plainOf(backend) === plainOf(home)) return value;
+    let target = plainOf(backend);
+    let moved = target.upload(home.read(value), value.shape);
+    const past = stepOf(value);
+    if (past !== null) {
+      const tape = new Tape(target, past.recording, this);
+      moved = tape.moved(moved, value);
+      target = tape;
+    }
     this.#drop(tensor);
     this.#count(moved.storage);
-    tensor.backend = backend;
+    tensor.backend = target;
     tensor.value = moved;
     return moved;
   }
@@ -204,7 +232,12 @@ export class TensorTable {
 
   #drop(tensor: Tensor): void {
     if (tensor.value === null) return;
-    const { storage } = tensor.value;
+    this.#uncount(tensor.value.storage);
+    (tensor.backend as Backend).release(tensor.value);
+    tensor.value = null;
+  }
+
+  #uncount(storage: Storage): void {
     const holders = (this.#storages.get(storage) as number) - 1;
     if (holders === 0) {
       this.#storages.delete(storage);
@@ -212,8 +245,24 @@ export class TensorTable {
     } else {
       this.#storages.set(storage, holders);
     }
-    (tensor.backend as Backend).release(tensor.value);
-    tensor.value = null;
     if (this.bytes < COLLECT_AT * this.budget) this.#asked = false;
+  }
+
+  #collectSoon(): void {
+    if (this.bytes <= COLLECT_AT * this.budget || this.#asked) return;
+    this.#asked = true;
+    this.#askToCollect(this.bytes, this.budget);
+  }
+
+  #overBudget(bytes: number): EngineError {
+    const ledger = this.ledger()
+      .sort((a, b) => b.bytes - a.bytes)
+      .slice(0, 20);
+    const tapes = this.tapeBytes === 0 ? "" : `, ${this.tapeBytes} of them on tapes`;
+    return new EngineError(
+      "OverBudget",
+      `Tensors would take ${bytes} bytes of the ${this.budget} allowed${tapes}; release some, the largest are in the ledger`,
+      { bytes, budget: this.budget, ledger },
+    );
   }
 }
