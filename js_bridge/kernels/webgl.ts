@@ -8,27 +8,34 @@ import type {
   Matrix,
   MatrixLayout,
   MatrixWriter,
+  Reach,
   ScoreOptions,
-  Storage,
   Value,
 } from "../engine/backend.ts";
-import { EngineError } from "../engine/errors.ts";
 import { broadcastStrides, elementsOf, lastOf, sameShape, stridesOf } from "../engine/shape.ts";
 import type { BinaryOperation, Reduction, Shape, UnaryOperation } from "../protocol.ts";
-import * as shaders from "./shaders.ts";
-import { type Texture, WebglContext } from "./webgl_context.ts";
+import { ReferenceBackend } from "./reference.ts";
+import { RANK } from "./shaders.ts";
+import * as attention from "./shaders_attention.ts";
+import * as elements from "./shaders_elements.ts";
+import { COLUMNS } from "./shaders_products.ts";
+import * as rowwise from "./shaders_rows.ts";
+import { MAX_TEXTURE_BYTES, WebglContext } from "./webgl_context.ts";
+import { MatrixUpload, type TextureLimits, type TextureMatrix } from "./webgl_matrix.ts";
+import { Products } from "./webgl_products.ts";
+import { possible, type TimedTiling, UNTIMED } from "./webgl_tilings.ts";
+import { storageOf, texelsIn, TextureValues, type Uniforms } from "./webgl_values.ts";
 
-interface TextureStorage extends Storage {
-  readonly texture: Texture;
+export interface WebglOptions {
+  /** At most those that the GPU has. */
+  readonly drawBuffers?: number;
+  /** Of a texture with weights. */
+  readonly textureBytes?: number;
+  readonly textureSide?: number;
 }
 
-interface TextureMatrix extends Matrix {
-  readonly texture: Texture;
-}
-
-type Ints = Record<string, number | readonly number[]>;
-
-const FOLD = 2 ** shaders.FOLD_BITS;
+/** Numbers of an axis that one fragment reduces, where there are more. */
+const REDUCED_AT_ONCE = 256;
 
 /** Fails: BackendUnavailable. */
 export function openWebglBackend(onLost: () => void): WebglBackend {
@@ -38,44 +45,40 @@ export function openWebglBackend(onLost: () => void): WebglBackend {
 export class WebglBackend implements Backend {
   readonly name = "webgl";
   readonly threads = 1;
-  bytes = 0;
-  readonly #context: WebglContext;
-  /** Texels of four columns that one fragment makes: 2 with eight draw buffers, 1 with the four that are promised. */
-  readonly #blockTexels: 1 | 2;
+  readonly context: WebglContext;
+  readonly drawBuffers: number;
+  readonly #values: TextureValues;
+  readonly #products: Products;
+  readonly #limits: TextureLimits;
 
-  constructor(context: WebglContext, drawBuffers = context.drawBuffers) {
-    this.#context = context;
-    this.#blockTexels = drawBuffers >= 8 ? 2 : 1;
+  constructor(context: WebglContext, options: WebglOptions = {}) {
+    const { drawBuffers = 8, textureBytes = MAX_TEXTURE_BYTES, textureSide = context.maxSize } = options;
+    this.context = context;
+    this.drawBuffers = Math.min(drawBuffers, context.drawBuffers);
+    this.#limits = { bytes: textureBytes, side: Math.min(textureSide, context.maxSize) };
+    this.#values = new TextureValues(context);
+    this.#products = new Products(this.#values, possible(UNTIMED, this.drawBuffers));
+  }
+
+  get bytes(): number {
+    return this.#values.bytes;
+  }
+
+  get tilings(): readonly TimedTiling[] {
+    return this.#products.tilings;
+  }
+
+  /** How products are cut into fragments from now on; their bits stay the same. */
+  set tilings(tilings: readonly TimedTiling[]) {
+    this.#products.tilings = tilings;
   }
 
   upload(numbers: Float32Array, shape: Shape): Value {
-    const result = this.#allocate(shape);
-    const { texture } = result.storage as TextureStorage;
-    const columns = lastOf(shape);
-    const stride = 4 * texelsOf(columns);
-    const texels = new Float32Array(4 * texture.width * texture.height);
-    for (let row = 0; row < numbers.length / columns; row++) {
-      for (let i = 0; i < columns; i++) {
-        const x = numbers[row * columns + i];
-        texels[row * stride + i] = x === -Infinity ? shaders.MASKED : x;
-      }
-    }
-    this.#context.write(texture, texels);
-    return result;
+    return this.#values.upload(numbers, shape);
   }
 
   read(value: Value): Float32Array {
-    const columns = lastOf(value.shape);
-    const stride = 4 * texelsOf(columns);
-    const texels = this.#context.read((value.storage as TextureStorage).texture);
-    const numbers = new Float32Array(elementsOf(value.shape));
-    for (let row = 0; row < numbers.length / columns; row++) {
-      for (let i = 0; i < columns; i++) {
-        const x = texels[row * stride + i];
-        numbers[row * columns + i] = x < shaders.READ_AS_INFINITE ? -Infinity : x;
-      }
-    }
-    return numbers;
+    return this.#values.read(value);
   }
 
   retain(value: Value): Value {
@@ -84,9 +87,7 @@ export class WebglBackend implements Backend {
   }
 
   release(value: Value): void {
-    if (--value.storage.references > 0) return;
-    this.bytes -= value.storage.bytes;
-    this.#context.recycle((value.storage as TextureStorage).texture);
+    this.#values.release(value);
   }
 
   /** Rows of whole texels may be read as rows of another number of texels; others are laid out anew. */
@@ -96,193 +97,219 @@ export class WebglBackend implements Backend {
       value.storage.references++;
       return { shape, storage: value.storage };
     }
-    return this.strided({ shape: value.shape, storage: value.storage }, [elementsOf(shape)], 0, [1], shape);
+    const places = { extents: padded([elementsOf(shape)], 1), X_offset: 0, X_strides: padded([1], 0) };
+    return this.#run(elements.STRIDED, shape, [value], places);
   }
 
-  startMatrix({ inputs, outputs, transposed, scales }: MatrixLayout): MatrixWriter {
-    const blocks = texelsOf(outputs);
-    const width = inputs * Math.ceil(blocks / FOLD);
-    const texture = this.#context.texture(width, Math.min(blocks, FOLD), 1);
-    const texels = new Float32Array(4 * width * texture.height);
-    const bytes = texels.byteLength;
-    let row = 0;
-    return {
-      write: (rows) => {
-        const extent = transposed ? inputs : outputs;
-        for (let at = 0; at < rows.length; at += extent, row++) {
-          for (let i = 0; i < extent; i++) {
-            const [k, n] = transposed ? [i, row] : [row, i];
-            const block = n >> 2;
-            const start = 4 * ((block % FOLD) * width + inputs * Math.floor(block / FOLD)) + (n & 3);
-            texels[start + 4 * k] = rows[at + i] * (scales?.[n] ?? 1);
-          }
-        }
-      },
-      finish: () => {
-        this.#context.write(texture, texels);
-        this.bytes += bytes;
-        return { inputs, outputs, bytes, texture } as TextureMatrix;
-      },
-      abandon: () => this.#context.delete(texture),
-    };
+  startMatrix(layout: MatrixLayout): MatrixWriter {
+    return new MatrixUpload(this.context, layout, this.#limits, (made): TextureMatrix => {
+      this.#values.bytes += made.bytes;
+      if (layout.scales === null) return { ...made, scales: null };
+      const scales = this.upload(layout.scales, [layout.outputs]);
+      return { ...made, bytes: made.bytes + scales.storage.bytes, scales };
+    });
   }
 
   releaseMatrix(matrix: Matrix): void {
-    this.bytes -= matrix.bytes;
-    this.#context.delete((matrix as TextureMatrix).texture);
+    const { parts, scales } = matrix as TextureMatrix;
+    for (const { texture } of parts) {
+      this.#values.bytes -= texture.bytes;
+      this.context.delete(texture);
+    }
+    if (scales !== null) this.release(scales);
   }
 
   columns(table: Matrix, ids: Int32Array, lead: Shape): Value {
-    const indices = this.upload(Float32Array.from(ids), [ids.length, 1]);
-    const { texture, inputs } = table as TextureMatrix;
-    const result = this.#run(shaders.COLUMNS, [...lead, inputs], [indices], { inputs }, {}, { W_texture: texture });
+    const { packing, parts, depth, inputs, scales } = table as TextureMatrix;
+    const indices = this.upload(Float32Array.from(ids), [ids.length]);
+    const result = this.#values.allocate([...lead, inputs]);
+    const given = scales === null ? [indices] : [indices, scales];
+    for (const { texture, fold, firstBlock, blocks } of parts) {
+      const uniforms = { W_fold: fold, depth, blocks, firstBlock };
+      this.#values.runInto(result, COLUMNS[packing], 0, texelsIn(result.shape), given, uniforms, [texture]);
+    }
     this.release(indices);
     return result;
   }
 
   product(x: Value, matrix: Matrix, bias: Value | null): Value {
-    const { texture, inputs, outputs } = matrix as TextureMatrix;
-    const shape = [...x.shape.slice(0, -1), outputs];
-    const rows = elementsOf(x.shape) / inputs;
-    const kind = bias === null ? "bare" : "biased";
-    const biases = bias === null ? [] : [bias];
-    if (rows < 4) return this.#run(shaders.NARROW[kind], shape, [x, ...biases], { inputs }, {}, { W_texture: texture });
-    const blocksPerRow = Math.ceil(texelsOf(outputs) / this.#blockTexels);
-    const line = Math.ceil(rows / 4) * blocksPerRow;
-    const width = 2 ** Math.max(0, Math.ceil(Math.log2(Math.sqrt(line))));
-    const blocks = this.#context.texture(width, Math.ceil(line / width), 4 * this.#blockTexels);
-    const textures = { X_texture: (x.storage as TextureStorage).texture, W_texture: texture };
-    this.#context.draw(shaders.blockSource(this.#blockTexels), blocks, textures, {
-      ...layoutOf("X", x),
-      inputs,
-      rows,
-      blocksPerRow,
-      out_shift: blocks.shift,
-    });
-    const result = this.#run(
-      shaders.ASSEMBLE[this.#blockTexels][kind],
-      shape,
-      biases,
-      { blocks_shift: blocks.shift, blocksPerRow },
-      {},
-      { blocks },
-    );
-    this.#context.recycle(blocks);
-    return result;
+    return this.#products.straight(x, matrix as TextureMatrix, bias);
   }
 
-  productTransposed(): Value {
-    throw lacking("productTransposed");
+  productTransposed(y: Value, matrix: Matrix): Value {
+    return this.#products.transposed(y, matrix as TextureMatrix);
   }
 
   normScale(x: Value, epsilon: number, centred: boolean): Value {
-    if (!centred) throw lacking("normScale");
-    const shape = [...x.shape.slice(0, -1), 1];
-    const mean = this.#run(shaders.ROW_MEAN, shape, [x]);
-    const result = this.#run(shaders.NORM_SCALE, shape, [x, mean], {}, { epsilon });
-    this.release(mean);
-    return result;
+    return this.#statistics(x, "scale", centred, epsilon);
   }
 
   normalize(x: Value, scale: Value, centred: boolean): Value {
-    if (!centred) throw lacking("normalize");
-    const mean = this.#run(shaders.ROW_MEAN, scale.shape, [x]);
-    const result = this.#run(shaders.NORMALIZE, x.shape, [x, mean, scale]);
+    if (!centred) return this.#run(rowwise.DIVIDE_ROWS, x.shape, [x, scale]);
+    const mean = this.#statistics(x, "mean", true, 0);
+    const result = this.#run(rowwise.NORMALIZE, x.shape, [x, mean, scale]);
     this.release(mean);
     return result;
   }
 
   affine(x: Value, weight: Value | null, bias: Value | null): Value {
-    if (weight === null || bias === null) throw lacking("affine");
-    return this.#run(shaders.AFFINE, x.shape, [x, weight, bias]);
+    const terms = termsOf(weight, bias);
+    if (terms === null) return this.reshape(x, x.shape);
+    return this.#run(rowwise.AFFINE[terms], x.shape, [x, weight, bias].filter((each) => each !== null));
   }
 
   norm(x: Value, weight: Value | null, bias: Value | null, epsilon: number, centred: boolean): Value {
-    const scale = this.normScale(x, epsilon, centred);
-    const normalized = this.normalize(x, scale, centred);
-    const result = this.affine(normalized, weight, bias);
-    this.release(scale);
-    this.release(normalized);
+    const statistics = this.#statistics(x, centred ? "both" : "scale", centred, epsilon);
+    const terms = termsOf(weight, bias);
+    const kernel = (centred ? rowwise.NORM : rowwise.NORM_DIVIDED)[terms ?? "none"];
+    const result = this.#run(kernel, x.shape, [x, statistics, weight, bias].filter((each) => each !== null));
+    this.release(statistics);
     return result;
   }
 
+  #statistics(x: Value, wanted: keyof typeof rowwise.WANTED, centred: boolean, epsilon: number): Value {
+    const shape = [...x.shape.slice(0, -1), wanted === "both" ? 2 : 1];
+    const uniforms = { wanted: rowwise.WANTED[wanted], centred: Number(centred), epsilon };
+    return this.#run(rowwise.ROW_STATISTICS, shape, [x], uniforms);
+  }
+
   activate(kind: Activation, x: Value): Value {
-    if (kind === "silu") throw lacking("silu");
-    return this.#run(shaders.ACTIVATIONS[kind], x.shape, [x]);
+    return this.#run(elements.ACTIVATIONS[kind], x.shape, [x]);
   }
 
-  activateGradient(): Value {
-    throw lacking("activateGradient");
+  activateGradient(kind: Activation, x: Value, gradient: Value): Value {
+    return this.#run(elements.ACTIVATION_GRADIENTS[kind], x.shape, [x, gradient]);
   }
 
-  rotate(): Value {
-    throw lacking("rotate");
+  rotate(x: Value, cosines: Value, sines: Value): Value {
+    const uniforms = { heads: x.shape[2], turned: lastOf(cosines.shape) };
+    return this.#run(attention.ROTATE, x.shape, [x, cosines, sines], uniforms);
   }
 
   scores(q: Value, k: Value, { factor, softCap, reach }: ScoreOptions): Value {
-    if (softCap !== null || !sameShape(q.shape, k.shape) || reach === null || reach.window !== null)
-      throw lacking("scores");
     const [batches, positions, heads] = q.shape;
-    return this.#run(shaders.SCORES, [batches, heads, positions, positions], [q, k], { positions, heads }, { factor });
+    const [, keyPositions, keyHeads] = k.shape;
+    const uniforms = { positions, keyPositions, heads, keyHeads, factor, softCap: softCap ?? 0 };
+    const shape = [batches, heads, positions, keyPositions];
+    return this.#reaching(attention.SCORES, shape, [q, k], uniforms, reach);
   }
 
   softmax(x: Value, sinks: Value | null): Value {
-    if (sinks !== null) throw lacking("softmax");
-    const sums = this.#run(shaders.SOFTMAX_SUMS, [elementsOf(x.shape) / lastOf(x.shape), 2], [x]);
-    const result = this.#run(shaders.SOFTMAX, x.shape, [x, sums]);
+    const rows = elementsOf(x.shape) / lastOf(x.shape);
+    const sums =
+      sinks === null
+        ? this.#run(rowwise.SOFTMAX_SUMS.plain, [rows, 2], [x])
+        : this.#run(rowwise.SOFTMAX_SUMS.sinks, [rows, 2], [x, sinks], {
+            positions: x.shape[2],
+            heads: elementsOf(sinks.shape),
+          });
+    const result = this.#run(rowwise.SOFTMAX, x.shape, [x, sums]);
     this.release(sums);
     return result;
   }
 
-  mix(pattern: Value, v: Value): Value {
-    const [, positions, heads] = v.shape;
-    return this.#run(shaders.MIX, v.shape, [pattern, v], { positions, heads });
+  mix(pattern: Value, v: Value, reach: Reach | null): Value {
+    const [batches, heads, positions, keyPositions] = pattern.shape;
+    const [, , keyHeads, width] = v.shape;
+    const uniforms = { positions, keyPositions, heads, keyHeads };
+    return this.#reaching(attention.MIX, [batches, positions, heads, width], [pattern, v], uniforms, reach);
   }
 
-  mixTransposed(): Value {
-    throw lacking("mixTransposed");
+  #reaching(
+    kernels: typeof attention.MIX,
+    shape: Shape,
+    inputs: readonly Value[],
+    uniforms: Uniforms,
+    reach: Reach | null,
+  ): Value {
+    if (reach === null) return this.#run(kernels.plain, shape, inputs, uniforms);
+    const { offset, window, starts } = reach;
+    const firsts = starts === null ? this.retain(inputs[0]) : this.upload(Float32Array.from(starts), [starts.length]);
+    const places = { offset, window: window ?? 0, hasStarts: Number(starts !== null) };
+    const result = this.#run(kernels.masked, shape, [...inputs, firsts], { ...uniforms, ...places });
+    this.release(firsts);
+    return result;
   }
 
-  extend(): Value {
-    throw lacking("extend");
+  mixTransposed(pattern: Value, x: Value, keyValueHeads: number): Value {
+    const [batches, heads, positions, keyPositions] = pattern.shape;
+    const uniforms = { positions, keyPositions, heads, keyHeads: keyValueHeads };
+    const shape = [batches, keyPositions, keyValueHeads, lastOf(x.shape)];
+    return this.#run(attention.MIX_TRANSPOSED, shape, [pattern, x], uniforms);
+  }
+
+  /** One row is put behind what is there, where nobody has done so before; the texture has room for more than it shows. */
+  extend(before: Value | null, count: number, fresh: Value): Value {
+    const [batches, positions, heads] = fresh.shape;
+    const shape = fresh.shape.with(1, count + positions);
+    const perPosition = texelsIn(fresh.shape) / (batches * positions);
+    const [begin, end] = [count * perPosition, (count + positions) * perPosition];
+    if (batches === 1 && before !== null && count > 0) {
+      const storage = storageOf(before);
+      const { width, height } = storage.texture;
+      if (storage.filled === begin && end <= width * height) {
+        storage.filled = end;
+        const result = { shape, storage: this.retain(before).storage };
+        const rows = { firstRow: count * heads, rows: positions * heads };
+        this.#values.runInto(result, attention.APPEND, begin, end, [fresh], rows);
+        return result;
+      }
+    }
+    const room = batches === 1 ? Math.ceil((count + positions + 16) * 1.25) * perPosition : 0;
+    const result = this.#values.allocate(shape, room);
+    const places = { count, positions, before: before?.shape[1] ?? 0, heads };
+    this.#values.runInto(result, attention.EXTEND, 0, texelsIn(shape), [before ?? fresh, fresh], places);
+    return result;
   }
 
   unary(operation: UnaryOperation, x: Value): Value {
-    return this.#run(shaders.UNARY[operation], x.shape, [x]);
+    return this.#run(elements.UNARY[operation], x.shape, [x]);
   }
 
   binary(operation: BinaryOperation, a: Value, b: Value, shape: Shape): Value {
     if (sameShape(a.shape, shape) && sameShape(b.shape, shape))
-      return this.#run(shaders.BINARY[operation], shape, [a, b]);
-    return this.#run(shaders.BROADCAST[operation], shape, [a, b], {
-      ...extentsOf(shape),
+      return this.#run(elements.BINARY[operation], shape, [a, b]);
+    return this.#run(elements.BROADCAST[operation], shape, [a, b], {
+      extents: padded(shape, 1),
       ...repeated("A", a, shape),
       ...repeated("B", b, shape),
     });
   }
 
   select(mask: Value, a: Value, b: Value, shape: Shape): Value {
-    const places = {
-      ...extentsOf(shape),
+    return this.#run(elements.SELECT, shape, [mask, a, b], {
+      extents: padded(shape, 1),
       ...repeated("M", mask, shape),
       ...repeated("A", a, shape),
       ...repeated("B", b, shape),
-    };
-    return this.#run(shaders.SELECT, shape, [mask, a, b], places);
-  }
-
-  reduce(operation: Reduction, x: Value, axis: number): Value {
-    const inner = elementsOf(x.shape.slice(axis + 1));
-    return this.#run(shaders.REDUCE[operation], x.shape.with(axis, 1), [x], { extent: x.shape[axis], inner });
-  }
-
-  /** `shape` is walked, the result is read as `target`. */
-  strided(x: Value, shape: Shape, offset: number, strides: readonly number[], target: Shape = shape): Value {
-    return this.#run(shaders.STRIDED, target, [x], {
-      ...extentsOf(shape),
-      X_offset: offset,
-      X_strides: padded(strides, 0),
     });
+  }
+
+  /** A long axis is reduced in pieces, then the pieces: one fragment that reads it all would keep a GPU waiting. */
+  reduce(operation: Reduction, x: Value, axis: number): Value {
+    const extent = x.shape[axis];
+    const inner = elementsOf(x.shape.slice(axis + 1));
+    const shape = x.shape.with(axis, 1);
+    const kernel = elements.REDUCE[operation];
+    const divisor = operation === "mean" ? extent : 1;
+    if (extent <= REDUCED_AT_ONCE) {
+      return this.#run(kernel, shape, [x], { extent, inner, parts: 1, chunk: extent, divisor });
+    }
+    const chunk = Math.max(REDUCED_AT_ONCE, Math.ceil(Math.sqrt(extent)));
+    const parts = Math.ceil(extent / chunk);
+    const places = { extent, inner, parts, chunk, divisor: 1 };
+    const some = this.#run(kernel, x.shape.with(axis, parts), [x], places);
+    const result =
+      operation === "argmax"
+        ? this.#run(elements.ARGMAX_OF_PARTS, shape, [x, some], { extent, inner, parts })
+        : this.#run(kernel, shape, [some], { extent: parts, inner, parts: 1, chunk: parts, divisor });
+    this.release(some);
+    return result;
+  }
+
+  strided(x: Value, shape: Shape, offset: number, strides: readonly number[]): Value {
+    const places = { extents: padded(shape, 1), X_offset: offset, X_strides: padded(strides, 0) };
+    return this.#run(elements.STRIDED, shape, [x], places);
   }
 
   /** Axes that are repeated are summed first; then each place of the result is read at most once. */
@@ -296,32 +323,39 @@ export class WebglBackend implements Backend {
     }
     const own = stridesOf(sum.shape);
     const axes = strides
-      .map((step, axis) => ({ step, extent: sum.shape[axis], own: own[axis] }))
+      .map((stride, axis) => ({ stride, extent: sum.shape[axis], own: own[axis] }))
       .filter(({ extent }) => extent > 1)
-      .sort((a, b) => b.step - a.step);
-    let reach = 0;
-    for (const { step, extent } of axes.toReversed()) {
-      if (step <= reach) throw lacking("stridedTransposed: strides that overlap");
-      reach += step * (extent - 1);
-    }
-    while (axes.length < shaders.RANK) axes.unshift({ step: 2 ** 30, extent: 1, own: 0 });
-    const result = this.#run(shaders.STRIDED_TRANSPOSED, shape, [sum], {
-      X_offset: offset,
-      extents: axes.map((each) => each.extent),
-      steps: axes.map((each) => each.step),
-      X_strides: axes.map((each) => each.own),
+      .sort((a, b) => b.stride - a.stride);
+    const overlap = axes.some(({ stride }, axis) => {
+      const inside = axes.slice(axis + 1).reduce((reach, each) => reach + each.stride * (each.extent - 1), 0);
+      return stride <= inside;
     });
+    const result = overlap
+      ? this.#inPlainLoops(sum, (plain, there) => plain.stridedTransposed(there, shape, offset, strides))
+      : this.#run(elements.STRIDED_TRANSPOSED, shape, [sum], {
+          X_offset: offset,
+          extents: padded(axes.map(({ extent }) => extent), 1),
+          strides: padded(axes.map(({ stride }) => stride), 2 ** 30),
+          own: padded(axes.map((each) => each.own), 0),
+        });
     this.release(sum);
     return result;
   }
 
+  /** For the rare case that a fragment, which writes one place only, can't do. Waits for the GPU. */
+  #inPlainLoops(x: Value, action: (plain: ReferenceBackend, x: Value) => Value): Value {
+    const plain = new ReferenceBackend();
+    const result = action(plain, plain.upload(this.read(x), x.shape));
+    return this.upload(plain.read(result), result.shape);
+  }
+
   take(x: Value, axis: number, indices: Int32Array): Value {
     const places = this.upload(Float32Array.from(indices), [indices.length]);
-    const shape = x.shape.with(axis, indices.length);
-    const result = this.#run(shaders.TAKE, shape, [x, places], {
+    const isLast = axis === x.shape.length - 1;
+    const result = this.#run(isLast ? elements.TAKE : elements.TAKE_ROWS, x.shape.with(axis, indices.length), [x, places], {
       extent: x.shape[axis],
       taken: indices.length,
-      inner: stridesOf(x.shape)[axis],
+      inner: isLast ? 1 : stridesOf(x.shape)[axis] / lastOf(x.shape),
     });
     this.release(places);
     return result;
@@ -329,79 +363,36 @@ export class WebglBackend implements Backend {
 
   takeTransposed(x: Value, axis: number, indices: Int32Array, extent: number): Value {
     const places = this.upload(Float32Array.from(indices), [indices.length]);
-    const inner = stridesOf(x.shape)[axis];
-    const shape = x.shape.with(axis, extent);
-    const result = this.#run(shaders.TAKE_TRANSPOSED, shape, [x, places], { extent, taken: indices.length, inner });
+    const result = this.#run(elements.TAKE_TRANSPOSED, x.shape.with(axis, extent), [x, places], {
+      extent,
+      taken: indices.length,
+      inner: stridesOf(x.shape)[axis],
+    });
     this.release(places);
     return result;
   }
 
   matmul(a: Value, b: Value): Value {
     const rows = a.shape[a.shape.length - 2];
-    return this.#run(shaders.MATMUL, [...a.shape.slice(0, -1), lastOf(b.shape)], [a, b], {
-      rows,
-      depth: lastOf(a.shape),
-    });
+    const shape = [...a.shape.slice(0, -1), lastOf(b.shape)];
+    return this.#run(elements.MATMUL, shape, [a, b], { rows, depth: lastOf(a.shape) });
   }
 
-  #allocate(shape: Shape): Value {
-    const columns = lastOf(shape);
-    const texels = (elementsOf(shape) / columns) * texelsOf(columns);
-    if (texels > 2 ** 29)
-      throw new EngineError("BadParameter", `A tensor of ${texels} texels: shaders count to ${2 ** 29}`);
-    const texture = this.#context.lineTexture(texels);
-    const bytes = 16 * texture.width * texture.height;
-    this.bytes += bytes;
-    return { shape, storage: { texture, bytes, references: 1 } as TextureStorage };
-  }
-
-  #run(
-    kernel: shaders.Kernel,
-    shape: Shape,
-    inputs: readonly Value[],
-    ints: Ints = {},
-    floats: Record<string, number> = {},
-    more: Record<string, Texture> = {},
-  ): Value {
-    const result = this.#allocate(shape);
-    const { texture } = result.storage as TextureStorage;
-    const textures: Record<string, Texture> = { ...more };
-    const layouts: Ints = { out_shift: texture.shift, out_texels: texelsOf(lastOf(shape)), out_columns: lastOf(shape) };
-    for (const [i, name] of kernel.inputs.entries()) {
-      textures[`${name}_texture`] = (inputs[i].storage as TextureStorage).texture;
-      Object.assign(layouts, layoutOf(name, inputs[i]));
-    }
-    this.#context.draw(shaders.sourceOf(kernel), texture, textures, { ...layouts, ...ints }, floats);
-    return result;
+  #run(kernel: Parameters<TextureValues["run"]>[0], shape: Shape, inputs: readonly Value[], uniforms?: Uniforms): Value {
+    return this.#values.run(kernel, shape, inputs, uniforms);
   }
 }
 
-function texelsOf(columns: number): number {
-  return Math.ceil(columns / 4);
-}
-
-function layoutOf(name: string, value: Value): Ints {
-  const columns = lastOf(value.shape);
-  return {
-    [`${name}_shift`]: (value.storage as TextureStorage).texture.shift,
-    [`${name}_texels`]: texelsOf(columns),
-    [`${name}_columns`]: columns,
-  };
+function termsOf(weight: Value | null, bias: Value | null): rowwise.Terms | null {
+  if (weight !== null) return bias === null ? "weight" : "both";
+  return bias === null ? null : "bias";
 }
 
 /** A list of the shaders' fixed rank, filled up in front. */
 function padded(list: readonly number[], filler: number): number[] {
-  return [...new Array<number>(shaders.RANK - list.length).fill(filler), ...list];
+  return [...new Array<number>(RANK - list.length).fill(filler), ...list];
 }
 
-function extentsOf(shape: Shape): Ints {
-  return { extents: padded(shape, 1) };
-}
-
-function repeated(name: string, value: Value, shape: Shape): Ints {
+function repeated(name: string, value: Value, shape: Shape): Uniforms {
   return { [`${name}_strides`]: padded(broadcastStrides(value.shape, shape), 0), [`${name}_offset`]: 0 };
-}
-
-function lacking(kernel: string): Error {
-  return new Error(`webgl has no kernel for this case of ${kernel}`);
 }

@@ -121,7 +121,7 @@ async function withoutFloatTargets(bundle: string): Promise<unknown> {
 
 /** 9 rows by 21 columns, from shaders for so many draw buffers. */
 function productsWith(buffers: number): number[] {
-  const backend = new WebglBackend(new WebglContext(() => undefined), buffers);
+  const backend = new WebglBackend(new WebglContext(() => undefined), { drawBuffers: buffers });
   const wave = (count: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(i));
   const x = backend.upload(wave(9 * 7), [9, 7]);
   const bias = backend.upload(wave(21), [21]);
