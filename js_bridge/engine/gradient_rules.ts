@@ -10,14 +10,11 @@ import type { Backend, Reach, Value } from "./backend.ts";
 import type { Sweep } from "./gradient.ts";
 import { broadcastStrides, elementsOf, lastOf, sameShape, stridesOf } from "./shape.ts";
 
-/** Which positions of a pass are no padding, by row of the batch: from `from` up to `to`. */
-export type RealPositions = readonly { readonly from: number; readonly to: number }[];
-
 /** What the queries of an attention see. */
 export interface Sight {
   readonly reach: Reach | null;
-  /** Null: all. */
-  readonly real: RealPositions | null;
+  /** Which of the B*T are no padding; null: all. */
+  readonly real: readonly boolean[] | null;
 }
 
 // ── Norms ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,7 +133,8 @@ function visible(sweep: Sweep, x: Value, { reach, real }: Sight): Value {
   const mask = sweep.constant(`sight ${JSON.stringify([reach, real, rows, queries, keys])}`, () => {
     const numbers = new Float32Array(rows * queries * keys);
     for (let row = 0; row < rows; row++) {
-      for (let query = real?.[row].from ?? 0; query < (real?.[row].to ?? queries); query++) {
+      for (let query = 0; query < queries; query++) {
+        if (real !== null && !real[row * queries + query]) continue;
         const own = reach === null ? keys - 1 : reach.offset + query;
         const first = Math.max(reach?.starts?.[row] ?? 0, own + 1 - (reach?.window ?? keys + own), 0);
         const start = (row * queries + query) * keys;
@@ -153,11 +151,9 @@ function withoutPadding(sweep: Sweep, x: Value, { real }: Sight): Value {
   if (real === null) return x;
   const { backend } = sweep;
   const [batch, positions] = x.shape;
-  const mask = sweep.constant(`real ${JSON.stringify([real, positions])}`, () => {
-    const numbers = new Float32Array(batch * positions);
-    for (const [row, { from, to }] of real.entries()) numbers.fill(1, row * positions + from, row * positions + to);
-    return backend.upload(numbers, [batch, positions, 1, 1]);
-  });
+  const mask = sweep.constant(`real ${JSON.stringify([real, positions])}`, () =>
+    backend.upload(Float32Array.from(real, Number), [batch, positions, 1, 1]),
+  );
   return sweep.keep(backend.select(mask, x, sweep.number(0), x.shape));
 }
 

@@ -33,9 +33,10 @@ export class Tape implements Backend {
   readonly plain: Backend;
   readonly #recording: Recording;
   readonly #keeper: Keeper;
-  readonly #real: rules.RealPositions | null;
+  readonly #real: readonly boolean[] | null;
 
-  constructor(plain: Backend, recording: Recording, keeper: Keeper, real: rules.RealPositions | null = null) {
+  /** `real` tells which of a pass's B*T positions are no padding; null: all. */
+  constructor(plain: Backend, recording: Recording, keeper: Keeper, real: readonly boolean[] | null = null) {
     this.plain = plain;
     this.#recording = recording;
     this.#keeper = keeper;
