@@ -226,6 +226,13 @@ export interface ParityRequest {
   model: ModelId;
 }
 
+/** Ends a parity run, which is answered `failed` with PassCancelled; one that is over stays as it is. */
+export interface CancelParityRequest {
+  kind: "cancelParity";
+  /** The id of the `parity`. */
+  parity: number;
+}
+
 /** What backends this host has. With `measure` they are measured again. → `backends` */
 export interface BackendsRequest {
   kind: "backends";
@@ -352,6 +359,7 @@ export type Request =
   | GenerateRequest
   | GradientRequest
   | ParityRequest
+  | CancelParityRequest
   | BackendsRequest
   | StorageRequest
   | StorageBudgetRequest
@@ -612,7 +620,21 @@ export interface ParityAnswer {
   backend: BackendName;
   /** What made the reference, with its version. */
   madeWith: string;
-  rows: readonly { hook: string; difference: number | null; allowed: number; compared: number }[];
+  /** In forward order. */
+  rows: readonly ParityRow[];
+}
+
+export interface ParityRow {
+  hook: string;
+  /** The largest; null where the value has another shape, or a number that is not finite and should be. */
+  difference: number | null;
+  allowed: number;
+  /** Of the norm, relative to it: it watches the numbers between the samples. */
+  normDifference: number;
+  normAllowed: number;
+  /** Numbers that were compared. */
+  compared: number;
+  isOff: boolean;
 }
 
 export interface BackendsAnswer {
@@ -780,6 +802,7 @@ export type Answer =
  *   │   ├── StorageFull            no room in the browser's storage, also after evicting; `bytes`, `quota`
  *   │   ├── LoadCancelled
  *   │   ├── NoTokenizer            the bundle has none
+ *   │   ├── NoReference            a parity run of a model without reference numbers; `file`
  *   │   └── BackendUnavailable     a backend that this host lacks; `backend`
  *   ├── HookError
  *   │   ├── UnknownHook            `hook`, `nearMisses`
@@ -828,6 +851,7 @@ export type ErrorName =
   | "ShapeMismatch"
   | "BadParameter"
   | "NotTaped"
+  | "NoReference"
   | "OverBudget"
   | "UnknownPass"
   | "UnknownCache"
