@@ -6,12 +6,10 @@ import type {
   Answer,
   Attachment,
   BackendName,
-  ForwardRequest,
   LoadedAnswer,
   LoadRequest,
   ModelId,
   OperateRequest,
-  PassId,
   Request,
   TensorId,
 } from "../protocol.ts";
@@ -21,11 +19,13 @@ import type { FetchBytes } from "../store/fetch.ts";
 import type { Backend } from "./backend.ts";
 import { benchmark } from "./benchmark.ts";
 import { type BackendOpener, Backends } from "./backends.ts";
+import { CacheTable } from "./cache_table.ts";
 import { describeError, EngineError } from "./errors.ts";
+import { forecast } from "./forecast.ts";
 import { loadModel, type Model, readCheckpoint, releaseWeights } from "./model.ts";
 import { answerGradient } from "./gradient.ts";
 import { operate } from "./operation.ts";
-import { Pass } from "./pass.ts";
+import { PassTable } from "./pass_table.ts";
 import { checkShape, elementsOf, lastOf, showShape } from "./shape.ts";
 import { statisticsOf, topOf } from "./statistics.ts";
 import { plainOf, Tape } from "./tape.ts";
@@ -67,7 +67,8 @@ class MessageEngine implements Engine {
   readonly #tensors: TensorTable;
   readonly #backends: Backends;
   readonly #models = new Map<ModelId, Model>();
-  readonly #passes = new Map<PassId, Pass>();
+  readonly #caches = new CacheTable();
+  readonly #passes: PassTable;
   #nextModel = 1;
   /** Where new tensors go: the backend of the model loaded last. */
   #home: Backend | null = null;
@@ -78,6 +79,22 @@ class MessageEngine implements Engine {
     this.#tensors = new TensorTable(options.budget ?? DEFAULT_BUDGET, (bytes, budget) =>
       this.#post({ kind: "collect", bytes, budget }),
     );
+    this.#passes = new PassTable({
+      tensors: this.#tensors,
+      caches: this.#caches,
+      post: (answer) => this.#post(answer),
+      later: (action) => this.#defer(action),
+      now: this.#now,
+      tape: (pass, model, real) => {
+        const recording = { origin: `pass ${pass}`, isAlive: () => this.#models.get(model.id) === model };
+        const tape = new Tape(model.backend, recording, this.#tensors, real);
+        return {
+          backend: tape,
+          watch: (value) => tape.watch(value),
+          watchPart: (whole, axis, places) => tape.watchPart(whole, axis, places),
+        };
+      },
+    });
     this.#backends = new Backends({
       fetchKernels: options.fetchKernels,
       openers: options.openers ?? {},
@@ -115,21 +132,34 @@ class MessageEngine implements Engine {
       case "decode":
         this.#decode(message.id, message.model, message.ids);
         return undefined;
-      case "forward":
-        this.#forward(message);
-        return undefined;
-      case "hookAnswer": {
-        const pass = this.#passes.get(message.pass);
-        if (pass === undefined)
-          throw new EngineError("UnknownPass", `Pass ${message.pass} is not alive, so its hook can't be answered`, {
-            pass: message.pass,
-          });
-        pass.answer(message.replacement);
+      case "chat": {
+        const { id, messages, addGenerationPrompt } = message;
+        this.#post({ kind: "chatted", id, ...this.#tokenizer(message.model).chat(messages, addGenerationPrompt) });
         return undefined;
       }
-      case "cancel":
-        this.#passes.get(message.pass)?.cancel();
+      case "forward":
+        this.#passes.forward(message, (id) => this.#model(id));
         return undefined;
+      case "generate":
+        this.#passes.generate(message, (id) => this.#model(id));
+        return undefined;
+      case "hookAnswer":
+        this.#passes.answer(message.pass, message.replacement);
+        return undefined;
+      case "cancel":
+        this.#passes.cancel(message.pass);
+        return undefined;
+      case "createCache":
+        this.#caches.create(message.cache, this.#model(message.model));
+        return undefined;
+      case "releaseCache":
+        this.#caches.release(message.cache);
+        return undefined;
+      case "forecast": {
+        const live = this.#tensors.bytes + this.#caches.bytes;
+        this.#post(forecast(message, this.#model(message.model), this.#tensors, live));
+        return undefined;
+      }
       case "create":
         this.#create(message.tensor, message.shape, attachments[0]);
         return undefined;
@@ -224,32 +254,10 @@ class MessageEngine implements Engine {
     this.#post(loadedAnswer(id, model, probe, address));
   }
 
-  #forward(message: ForwardRequest): void {
-    const { pass: id, capture = [], logits } = message;
-    if (this.#passes.has(id)) {
-      throw new EngineError("BadMessage", `Pass ${id} is already running; give each pass its own number`);
-    }
-    let pass: Pass;
-    try {
-      pass = new Pass(message, this.#model(message.model), {
-        tensors: this.#tensors,
-        post: (answer) => this.#post(answer),
-        later: (later) => this.#defer(() => later.resume()),
-        ended: (ended) => this.#passes.delete(ended.id),
-        now: this.#now,
-      });
-    } catch (error) {
-      // What was posted behind it, on tensors that it was to make, fails with the same error.
-      for (const tensor of [...capture.map((each) => each.tensor), logits ?? 0]) this.#tensors.refuse(tensor, error);
-      throw error;
-    }
-    this.#passes.set(id, pass);
-    pass.start();
-  }
-
   #unload(id: ModelId): void {
     const model = this.#model(id);
-    for (const pass of [...this.#passes.values()]) if (pass.model === model) pass.cancel();
+    this.#passes.cancelOf(model);
+    this.#caches.releaseOf(id);
     this.#models.delete(id);
     releaseWeights(model.backend, model.weights);
   }
@@ -339,11 +347,6 @@ class MessageEngine implements Engine {
   }
 
   #ledger(id: number): void {
-    const passes = [...this.#passes.values()].map((each) => ({
-      pass: each.id,
-      model: each.model.id,
-      waitingAt: each.waitingAt,
-    }));
     const models = [...this.#models.values()].map((each) => ({ model: each.id, name: each.name, bytes: each.bytes }));
     const backends = this.#backends.ready().map((each) => ({ backend: each.name, bytes: each.bytes }));
     this.#post({
@@ -353,8 +356,8 @@ class MessageEngine implements Engine {
       bytes: this.#tensors.bytes,
       tapes: this.#tensors.tapeBytes,
       budget: this.#tensors.budget,
-      passes,
-      caches: [],
+      passes: this.#passes.ledger(),
+      caches: this.#caches.ledger(),
       models,
       backends,
     });

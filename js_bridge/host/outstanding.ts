@@ -22,7 +22,7 @@ export class Outstanding {
   received(message: HostMessage): void {
     const pass = message["pass"];
     if (message.kind === "hook" && typeof pass === "number") this.#atHook.add(pass);
-    if (message.kind === "progress" || typeof message["id"] !== "number") return;
+    if (message.kind === "progress" || message.kind === "token" || typeof message["id"] !== "number") return;
     this.#requests.delete(message["id"]);
     if (typeof pass === "number") {
       this.#requestOfPass.delete(pass);
