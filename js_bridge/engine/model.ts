@@ -59,7 +59,10 @@ async function readTokenizer(bundle: Bundle): Promise<Tokenizer | null> {
     bundle.readJson("tokenizer.json"),
     hasSettings ? bundle.readJson("tokenizer_config.json") : {},
   ]);
-  return new Tokenizer(tokenizer, settings);
+  // Newer checkpoints keep the template apart.
+  const hasTemplate = !("chat_template" in settings) && (await bundle.has("chat_template.jinja"));
+  const template = hasTemplate ? new TextDecoder().decode(await bundle.readAll("chat_template.jinja")) : null;
+  return new Tokenizer(tokenizer, settings, template);
 }
 
 async function weightFilesOf(bundle: Bundle): Promise<string[]> {
