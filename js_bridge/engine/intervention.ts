@@ -1,11 +1,13 @@
 // Interventions as data: what protocol.ts's `Intervention` does to the value at a hook point.
 // Everything is computed on the whole value and then taken inside the region only, so the rest keeps its exact bits.
+// Positions and keys of a region are absolute; span.ts says where they lie in a pass.
 
 import type { Intervention, Region, Shape, TensorId } from "../protocol.ts";
 import type { Backend, Value } from "./backend.ts";
 import { EngineError } from "./errors.ts";
 import { withScalar } from "./operation.ts";
 import { lastOf, resolveIndex, sameShape, showShape } from "./shape.ts";
+import { axesOf, keysOf, placesOf, type Span } from "./span.ts";
 
 /** The tensor that an intervention rests on, if it does. */
 export function operandOf(intervention: Intervention): TensorId | null {
@@ -15,28 +17,36 @@ export function operandOf(intervention: Intervention): TensorId | null {
 /** One axis of a region: the indices it is restricted to. */
 interface Restriction {
   readonly axis: number;
+  /** -1 for one that this pass does not have; its place among the operand's stays. */
   readonly indices: readonly number[];
   /** A single index, whose axis an operand may leave out, as NumPy does. */
   readonly isSingle: boolean;
 }
 
+/** Where an intervention acts: the hook's shape letters, as in "B T H K", and the pass. */
+export interface Scene {
+  readonly letters: string;
+  readonly span: Span;
+}
+
 /**
- * The value after the intervention; the caller owns it.
- * Shapes: `letters` are the hook's, as in "B T H K"; `operand` is null where operandOf is.
+ * The value after the intervention, which the caller owns; null where it does not act in this pass.
+ * Shapes: `operand` is null where operandOf is.
  * Fails: BadParameter, ShapeMismatch.
  */
 export function intervene(
   backend: Backend,
   intervention: Intervention,
-  letters: string,
+  scene: Scene,
   value: Value,
   operand: Value | null,
-): Value {
-  const restrictions = restrictionsOf(intervention, letters, value.shape);
+): Value | null {
+  const restrictions = restrictionsOf(intervention, scene, value.shape, operand?.shape ?? null);
+  if (restrictions.some((each) => each.indices.every((index) => index < 0))) return null;
   const made: Value[] = [];
   const keep = (each: Value) => (made.push(each), each);
   try {
-    const changed = keep(change(backend, intervention, value, operand, restrictions, keep));
+    const changed = keep(change(backend, intervention, scene, value, operand, restrictions, keep));
     return backend.select(keep(maskOf(backend, value.shape, restrictions)), changed, value, value.shape);
   } finally {
     for (const each of made) backend.release(each);
@@ -46,11 +56,11 @@ export function intervene(
 /** Checks all that is wrong before a pass starts. Fails: BadParameter, ShapeMismatch. */
 export function checkIntervention(
   intervention: Intervention,
-  letters: string,
+  scene: Scene,
   shape: Shape,
   operand: Value | null,
 ): void {
-  const restrictions = restrictionsOf(intervention, letters, shape);
+  const restrictions = restrictionsOf(intervention, scene, shape, operand?.shape ?? null);
   switch (intervention.action) {
     case "zero":
       return;
@@ -62,8 +72,6 @@ export function checkIntervention(
       operandShape(intervention, operand.shape, shape, restrictions);
       return;
     case "patch":
-      if (!sameShape((operand as Value).shape, shape))
-        throw wrongOperand(intervention, (operand as Value).shape, shape);
       return;
     case "projectOut":
       if (!sameShape((operand as Value).shape, [lastOf(shape)]))
@@ -98,6 +106,7 @@ function wrongOperand(intervention: Intervention, given: Shape, wanted: Shape): 
 function change(
   backend: Backend,
   intervention: Intervention,
+  scene: Scene,
   value: Value,
   operand: Value | null,
   restrictions: readonly Restriction[],
@@ -125,7 +134,7 @@ function change(
       if (operand === null) return backend.upload(Float32Array.of((intervention as { value: number }).value), []);
       return spreadOperand(backend, intervention, operand, value.shape, restrictions);
     case "patch":
-      return backend.retain(operand as Value);
+      return underlaid(backend, operand as Value, scene, value.shape);
     case "projectOut":
       return projectOut(backend, value, operand as Value, keep);
     default:
@@ -147,46 +156,76 @@ function projectOut(backend: Backend, value: Value, direction: Value, keep: (val
   );
 }
 
-/** Which axis each word of a region means, for a hook of these shape letters. */
-function axesOf(letters: string): Record<keyof Region, number> {
-  const axes = letters.split(" ");
-  const position = axes.indexOf("T");
-  const key = axes.indexOf("T", position + 1);
-  return {
-    batch: axes.indexOf("B"),
-    position,
-    head: axes.indexOf("H"),
-    key,
-    neuron: key === axes.length - 1 ? -1 : axes.length - 1,
-  };
-}
-
-function restrictionsOf(intervention: Intervention, letters: string, shape: Shape): Restriction[] {
+function restrictionsOf(
+  intervention: Intervention,
+  { letters, span }: Scene,
+  shape: Shape,
+  operand: Shape | null,
+): Restriction[] {
+  const { hook } = intervention;
   const axes = axesOf(letters);
-  return Object.entries(intervention.at ?? {}).map(([word, given]) => {
+  const restrictions = Object.entries(intervention.at ?? {}).map(([word, given]): Restriction => {
     const axis = axes[word as keyof Region] ?? -1;
     if (axis < 0) {
       const known = Object.entries(axes).filter(([, each]) => each >= 0);
       throw new EngineError(
         "BadParameter",
-        `${intervention.hook} has shape ${letters}: it has no axis ${JSON.stringify(word)}; it has ${known.map(([each]) => each).join(", ")}`,
-        { hook: intervention.hook },
+        `${hook} has shape ${letters}: it has no axis ${JSON.stringify(word)}; it has ${known.map(([each]) => each).join(", ")}`,
+        { hook },
       );
     }
     const indices: readonly number[] = typeof given === "number" ? [given] : given;
     if (indices.length === 0)
       throw new EngineError(
         "BadParameter",
-        `An empty list of ${word} indices at ${intervention.hook}: name one, or leave ${word} out for all`,
+        `An empty list of ${word} indices at ${hook}: name one, or leave ${word} out for all`,
       );
-    return {
-      axis,
-      indices: indices.map((index) =>
-        resolveIndex(index, shape[axis], `${word} of ${intervention.hook}, shape ${showShape(shape)}`),
-      ),
-      isSingle: typeof given === "number",
-    };
+    return { axis, indices: resolved(word, indices, span, shape[axis], hook), isSingle: typeof given === "number" };
   });
+  if (intervention.action !== "patch" || operand === null) return restrictions;
+  const covered = coveredBy(intervention, operand, axes.position, span, shape);
+  return covered === null ? restrictions : [...restrictions.map(within(covered)), covered];
+}
+
+function resolved(word: string, given: readonly number[], span: Span, extent: number, hook: string): readonly number[] {
+  if (word === "position") return placesOf(given, span, hook);
+  if (word === "key") return keysOf(given, span, hook);
+  return given.map((index) => resolveIndex(index, extent, `${word} of ${hook}`));
+}
+
+/** What a patch's tensor holds of the pass, where that is not all of it. Fails: ShapeMismatch. */
+function coveredBy(
+  intervention: Intervention,
+  operand: Shape,
+  axis: number,
+  { offset, positions, isPart }: Span,
+  shape: Shape,
+): Restriction | null {
+  if (!isPart && sameShape(operand, shape)) return null;
+  const isSame = (extent: number, at: number) =>
+    extent === shape[at] || (at === axis && (isPart || extent === offset + positions));
+  if (operand.length !== shape.length || !operand.every(isSame)) throw wrongOperand(intervention, operand, shape);
+  if (axis < 0) return null;
+  const places = Array.from({ length: positions }, (_, place) => (offset + place < operand[axis] ? place : -1));
+  return { axis, indices: places, isSingle: false };
+}
+
+/** A restriction of the same axis keeps only what both have. */
+function within(covered: Restriction): (restriction: Restriction) => Restriction {
+  return (restriction) =>
+    restriction.axis !== covered.axis
+      ? restriction
+      : { ...restriction, indices: restriction.indices.map((index) => (covered.indices.includes(index) ? index : -1)) };
+}
+
+/** A patch's tensor, laid under the pass: the positions that the pass computes. */
+function underlaid(backend: Backend, operand: Value, { letters, span }: Scene, shape: Shape): Value {
+  if (sameShape(operand.shape, shape) && !span.isPart) return backend.retain(operand);
+  const axis = axesOf(letters).position;
+  if (axis < 0) return backend.retain(operand);
+  const last = operand.shape[axis] - 1;
+  const places = Int32Array.from({ length: span.positions }, (_, place) => Math.min(span.offset + place, last));
+  return backend.take(operand, axis, places);
 }
 
 /** 1 inside the region, 0 outside; extent 1 along the axes that are touched whole. */

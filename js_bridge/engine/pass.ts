@@ -1,331 +1,374 @@
-// One forward pass: drives the decoder's generator from hook point to hook point, intervenes, asks, captures.
-// It is a state machine with its own scratch, so any number of passes may be alive, nested or interleaved.
+// One forward request: checks it wholly before anything is computed, runs the decoder over its stretch of layers and
+// positions, and hands out what it was to keep. How a run goes from hook point to hook point, run.ts knows.
 
-import type {
-  Answer,
-  ErrorDescription,
-  ForwardRequest,
-  HookDescription,
-  Intervention,
-  PassId,
-  Shape,
-  TensorId,
-} from "../protocol.ts";
+import type { ForwardRequest, Padding, PassId, Shape, TensorId } from "../protocol.ts";
 import type { Backend, Value } from "./backend.ts";
-import { forward, type Forward, WHOLE_PASS } from "./decoder.ts";
-import { describeError, EngineError, nearMisses } from "./errors.ts";
-import { checkIntervention, intervene, operandOf } from "./intervention.ts";
+import { type CacheTable, cutBack, type NamedCache, offsetIn } from "./cache_table.ts";
+import { forward } from "./decoder.ts";
+import { describeError, EngineError } from "./errors.ts";
+import { bytesOfCache, bytesOfCaptures } from "./forecast.ts";
 import type { Model } from "./model.ts";
-import { sameShape, showShape } from "./shape.ts";
-import type { Tensor, TensorTable } from "./tensor_table.ts";
+import { cachedAfter, cachedWithin, paddingOf, realPositions } from "./padding.ts";
+import { Run, type RunHost } from "./run.ts";
+import { elementsOf, showShape } from "./shape.ts";
+import { axesOf, placesOf, type Span } from "./span.ts";
+import type { Tensor } from "./tensor_table.ts";
+import { type Stretch, Watch } from "./watch.ts";
 
-/** What a pass needs of its engine. */
-export interface PassHost {
-  readonly tensors: TensorTable;
-  post(message: Answer): void;
-  /** The pass has more to do and lets others go first. */
-  later(pass: Pass): void;
-  ended(pass: Pass): void;
-  now(): number;
+/** What a pass is to its engine: a forward or a generation. */
+export interface LivePass {
+  readonly id: PassId;
+  readonly model: Model;
+  readonly waitingAt: string | null;
+  start(): void;
+  /** Fails: UnknownPass when it is not waiting. */
+  answer(replacement: TensorId | null): void;
+  cancel(): void;
 }
 
-/** After so many milliseconds a pass lets other messages through, between two blocks. */
-const SLICE = 8;
+/** A backend that remembers what is computed in it, so that gradients can be taken. */
+export interface Taping {
+  readonly backend: Backend;
+  /** The same value, as one that gradients can be asked for; owned by the caller. */
+  watch(value: Value): Value;
+  /** The same of some places along an axis of a watched value. */
+  watchPart(whole: Value, axis: number, places: Int32Array): Value;
+}
 
-export class Pass {
+/** What a pass needs of its engine. */
+export interface PassHost extends RunHost {
+  readonly caches: CacheTable;
+  ended(pass: LivePass): void;
+  /** `real` tells which of B*T positions are no padding; null: all. */
+  tape(pass: PassId, model: Model, real: readonly boolean[] | null): Taping;
+}
+
+/** Where the value of a hook point goes. */
+interface Slot {
+  readonly tensor: Tensor;
+  readonly axis: number;
+  /** Along the axis of positions; null: all. */
+  readonly places: Int32Array | null;
+}
+
+/** What is known once the tensors that the request names are computed. */
+interface Plan {
+  readonly span: Span;
+  readonly residual: Value | null;
+  readonly logitPlaces: readonly number[] | null;
+  readonly padding: Padding | null;
+}
+
+export class Pass implements LivePass {
   readonly id: PassId;
   readonly model: Model;
   readonly #request: ForwardRequest;
   readonly #host: PassHost;
-  readonly #captures = new Map<string, Tensor[]>();
+  readonly #watch: Watch;
+  readonly #stretch: Stretch;
+  readonly #source: Tensor | null;
+  readonly #cache: NamedCache | null;
+  /** Cached positions that stay. */
+  readonly #offset: number;
+  readonly #captured: readonly Tensor[];
   readonly #logits: Tensor | null;
-  readonly #awaited: ReadonlySet<string>;
-  readonly #enabled: ReadonlySet<string>;
-  readonly #interventions = new Map<string, { intervention: Intervention; operand: Tensor | null }[]>();
-  readonly #operands: Tensor[] = [];
-  /** The names of the captures and the logits, whose shapes the answer lists. */
-  readonly #results: { tensor: TensorId; shape: Shape }[] = [];
-  #run: Forward | null = null;
-  #waiting: { name: string; value: Value } | null = null;
-  #milliseconds = 0;
+  readonly #residual: Tensor | null;
+  readonly #slots = new Map<string, Slot[]>();
+  readonly #shapes = new Map<Tensor, Shape>();
+  #run: Run | null = null;
   #isOver = false;
 
-  /** Checks the request and names its tensors; whatever is wrong is told before anything is computed. */
+  /** Checks all that can be without the tensors, names what it will make, and takes its cache into its hands. */
   constructor(request: ForwardRequest, model: Model, host: PassHost) {
+    const { tensors, caches } = host;
     this.id = request.pass;
     this.model = model;
     this.#request = request;
     this.#host = host;
-    this.#enabled = new Set(request.enable);
-    this.#awaited = new Set(request.hooks);
-    checkTokens(request.tokens ?? [], model);
-    for (const name of [...this.#enabled]) this.#hook(name, false);
-    for (const name of [...this.#awaited, ...(request.capture ?? []).map((each) => each.name)]) this.#hook(name, true);
-    for (const intervention of request.interventions ?? []) {
-      this.#hook(intervention.hook, true);
-      const operand = operandOf(intervention);
-      const tensor = operand === null ? null : host.tensors.at(operand);
-      if (tensor !== null) this.#operands.push(tensor);
-      const list = this.#interventions.get(intervention.hook) ?? [];
-      this.#interventions.set(intervention.hook, [...list, { intervention, operand: tensor }]);
-    }
+    checkRows(request, model);
+    this.#watch = new Watch(request, model, tensors);
+    this.#stretch = stretchOf(request, this.#watch, model);
+    this.#watch.checkReached(this.#stretch);
+    this.#source = request.start === undefined ? null : tensors.at(request.start.tensor);
+    this.#cache = request.cache === undefined ? null : caches.claim(request.cache, this.id, model);
     const promised: TensorId[] = [];
-    const promise = (id: TensorId, origin: string): Tensor => {
-      const tensor = host.tensors.promise(id, origin);
+    const promise = (id: TensorId | null | undefined, what: string): Tensor | null => {
+      if (id == null) return null;
+      const tensor = tensors.promise(id, `pass ${this.id}, ${what}`);
       promised.push(id);
       return tensor;
     };
     try {
-      for (const { name, tensor } of request.capture ?? []) {
-        this.#captures.set(name, [...(this.#captures.get(name) ?? []), promise(tensor, `pass ${this.id}, ${name}`)]);
-      }
-      this.#logits = request.logits == null ? null : promise(request.logits, `pass ${this.id}, logits`);
+      this.#offset = this.#cache === null ? 0 : offsetIn(this.#cache, request.keep, this.#stretch);
+      this.#captured = this.#watch.captures.map(({ name, tensor }) => promise(tensor, name) as Tensor);
+      this.#logits = promise(request.logits, "logits");
+      this.#residual = promise(request.residual, "residual");
     } catch (error) {
-      host.tensors.release(promised);
+      tensors.release(promised);
+      if (this.#cache !== null) caches.giveBack(this.#cache);
       throw error;
     }
   }
 
   get waitingAt(): string | null {
-    return this.#waiting?.name ?? null;
+    return this.#run?.waitingAt ?? null;
   }
 
-  /** Starts once the tensors of its interventions are computed; they are held until the pass ends. */
+  /** Starts once the tensors that it rests on are computed; they are held until it ends. */
   start(): void {
-    this.#host.tensors.hold(this.#operands);
-    this.#host.tensors.whenSettled(this.#operands, () => {
+    const { tensors } = this.#host;
+    tensors.hold(this.#needed());
+    tensors.whenSettled(this.#needed(), () => {
       if (this.#isOver) return;
-      this.#guarded(() => {
-        this.#checkInterventions();
-        const { tokens = [] } = this.#request;
-        const [batch, positions] = [tokens.length, tokens[0].length];
-        const isOn = (name: string) => this.#enabled.has(name);
-        const ids = Int32Array.from(tokens.flat());
-        const { backend, architecture, weights } = this.model;
-        const options = { ...WHOLE_PASS, ids, batch, positions, isOn, isWanted: () => true };
-        this.#run = forward(backend, architecture, weights, options);
-        this.#advance(undefined);
-      });
+      try {
+        this.#begin(this.#plan());
+      } catch (error) {
+        this.#fail(error);
+      }
     });
   }
 
-  /** Goes on after a break. */
-  resume(): void {
-    if (!this.#isOver) this.#guarded(() => this.#advance(undefined));
-  }
-
-  /** Goes on after a hook, with the tensor that replaces its value. Fails: UnknownPass when it is not waiting. */
   answer(replacement: TensorId | null): void {
-    const waiting = this.#waiting;
-    if (waiting === null)
+    if (this.#run === null)
       throw new EngineError("UnknownPass", `Pass ${this.id} is not waiting at a hook, so there is nothing to answer`, {
         pass: this.id,
       });
-    this.#waiting = null;
-    if (replacement === null) return this.#guarded(() => this.#leave(waiting.name, waiting.value));
-    this.#guarded(() => {
-      const tensor = this.#host.tensors.at(replacement);
-      this.#host.tensors.whenSettled([tensor], () => {
-        if (!this.#isOver) this.#guarded(() => this.#replace(waiting, tensor));
-      });
-    });
+    this.#run.answer(replacement);
   }
 
   cancel(): void {
-    this.fail(new EngineError("PassCancelled", `Pass ${this.id} was cancelled`, { pass: this.id }));
+    this.#fail(new EngineError("PassCancelled", `Pass ${this.id} was cancelled`, { pass: this.id }));
   }
 
-  /** Ends the pass: frees its scratch, poisons what it has not reached, answers `failed`. */
-  fail(error: unknown): void {
-    if (this.#isOver) return;
-    this.#end(error);
-    const description: ErrorDescription = describeError(error);
-    this.#host.post({ kind: "failed", id: this.#request.id, pass: this.id, error: description });
+  #needed(): Tensor[] {
+    return [...this.#watch.operands, ...(this.#source === null ? [] : [this.#source])];
   }
 
-  /** Fails: UnknownHook, DisabledHook. */
-  #hook(name: string, mustBeOn: boolean): HookDescription {
-    const hook = this.model.hooks.get(name);
-    if (hook === undefined) {
-      const near = nearMisses(name, this.model.hooks.keys());
-      const hint = near.length === 0 ? "the model's hookNames list all" : `near it are ${near.join(", ")}`;
-      throw new EngineError("UnknownHook", `${this.model.name} has no hook ${JSON.stringify(name)}; ${hint}`, {
-        hook: name,
-        nearMisses: near,
-      });
-    }
-    if (mustBeOn && !hook.on && !this.#enabled.has(name)) {
-      throw new EngineError(
-        "DisabledHook",
-        `Hook ${name} is off, because it costs memory or time; turn it on by naming it in the pass's "enable"`,
-        { hook: name },
-      );
-    }
-    return hook;
-  }
-
-  #checkInterventions(): void {
-    const { tokens = [] } = this.#request;
-    const { dimensions } = this.model.architecture;
-    const extents: Record<string, number> = { ...dimensions, B: tokens.length, T: tokens[0].length, 1: 1 };
-    for (const [name, list] of this.#interventions) {
-      const letters = this.#hook(name, true).shape;
-      const shape = letters.split(" ").map((letter) => extents[letter]);
-      for (const { intervention, operand } of list) {
-        checkIntervention(intervention, letters, shape, operand === null ? null : this.#host.tensors.valueOf(operand));
-      }
-    }
-  }
-
-  /** Runs from hook point to hook point, until it has to wait, to let others go first, or ends. */
-  #advance(next: Value | undefined): void {
-    const began = this.#host.now();
-    let sent = next;
-    try {
-      for (;;) {
-        const step = (this.#run as Forward).next(sent);
-        sent = undefined;
-        if (step.done === true) return this.#finish(step.value, began);
-        if (step.value === null) {
-          if (this.#host.now() - began > SLICE) return this.#host.later(this);
-          continue;
-        }
-        const { name, value } = step.value;
-        const intervened = this.#intervene(name, value);
-        if (this.#awaited.has(name)) return this.#ask(name, intervened ?? value, intervened);
-        this.#capture(name, intervened ?? value);
-        sent = intervened ?? undefined;
-      }
-    } finally {
-      this.#milliseconds += this.#host.now() - began;
-    }
-  }
-
-  /** The value after the interventions at this point, owned by the caller; null where there are none. */
-  #intervene(name: string, value: Value): Value | null {
-    const { backend, hooks } = this.model;
-    const letters = (hooks.get(name) as HookDescription).shape;
-    let current: Value | null = null;
-    for (const { intervention, operand } of this.#interventions.get(name) ?? []) {
-      const given = operand === null ? null : this.#host.tensors.valueOf(operand, backend);
-      const next = intervene(backend, intervention, letters, current ?? value, given);
-      if (current !== null) backend.release(current);
-      current = next;
-    }
-    return current;
-  }
-
-  #ask(name: string, value: Value, intervened: Value | null): void {
+  /** Checks what depends on shapes. */
+  #plan(): Plan {
     const { backend } = this.model;
+    const { tokens, logitPositions } = this.#request;
     const { tensors } = this.#host;
-    const tensor = tensors.promise(tensors.nextOwnId(), `pass ${this.id}, ${name}`);
-    tensors.fulfil(tensor, backend.retain(value), backend);
-    if (tensor.state === "poisoned") {
-      if (intervened !== null) backend.release(intervened);
-      tensors.release([tensor.id]);
-      throw tensor.error;
-    }
-    this.#waiting = { name, value: intervened ?? backend.retain(value) };
-    this.#host.post({ kind: "hook", pass: this.id, name, tensor: tensor.id, shape: value.shape, offset: 0 });
+    const residual = this.#source === null ? null : tensors.valueOf(this.#source, backend);
+    if (residual !== null) checkResidual(residual.shape, tokens, this.model);
+    const [batch, positions] = residual?.shape ?? [(tokens ?? []).length, (tokens ?? [[]])[0].length];
+    const span: Span = { batch, offset: this.#offset, positions, isPart: false };
+    checkRoomFor(span, this.model);
+    checkBatch(this.#cache, span);
+    if (logitPositions?.length === 0)
+      throw new EngineError("BadParameter", "logitPositions is empty: name at least one position, or leave it out");
+    const logitPlaces = logitPositions === undefined ? null : placesOf(logitPositions, span, "logitPositions");
+    this.#watch.checkShapes(span, tensors);
+    this.#watch.checkCaptures(span);
+    this.#place(span);
+    this.#checkBytes(span, logitPlaces?.length ?? positions);
+    const padding = paddingOf(this.#request.padding, cachedWithin(this.#cache?.padding ?? null, span.offset), span);
+    return { span, residual, logitPlaces, padding };
   }
 
-  #replace(waiting: { name: string; value: Value }, tensor: Tensor): void {
-    const { backend } = this.model;
-    const { name, value } = waiting;
-    try {
-      const given = this.#host.tensors.valueOf(tensor, backend);
-      if (!sameShape(given.shape, value.shape)) {
-        throw new EngineError(
-          "ShapeMismatch",
-          `Hook ${name} was answered with a tensor of shape ${showShape(given.shape)}; its value has shape ${showShape(value.shape)}, and a replacement must have the same`,
-          { hook: name, shapes: [given.shape, value.shape] },
-        );
-      }
-      backend.retain(given);
-      backend.release(value);
-      this.#leave(name, given);
-    } catch (error) {
-      backend.release(value);
-      throw error;
+  /** Where each captured value goes. */
+  #place(span: Span): void {
+    for (const [at, { name, positions }] of this.#watch.captures.entries()) {
+      const { position: axis } = axesOf(this.#watch.lettersOf(name));
+      const places = positions === undefined ? null : Int32Array.from(placesOf(positions, span, name));
+      this.#slots.set(name, [...(this.#slots.get(name) ?? []), { tensor: this.#captured[at], axis, places }]);
     }
   }
 
-  /** Captures and goes on with a value that is handed over to the decoder. */
-  #leave(name: string, value: Value): void {
-    this.#capture(name, value);
-    this.#advance(value);
+  #checkBytes(span: Span, logitCount: number): void {
+    const { tensors, caches } = this.#host;
+    const { D: width, V: vocabulary } = this.model.architecture.dimensions;
+    const { first, last } = this.#stretch;
+    const results =
+      4 * span.batch * ((this.#logits === null ? 0 : logitCount * vocabulary) + (this.#residual === null ? 0 : span.positions * width));
+    const { bytes } = bytesOfCaptures(this.model, this.#watch.captures, span);
+    const cached = this.#cache === null ? 0 : bytesOfCache(this.model, span, last - first);
+    const parts = [
+      `${bytes} for ${this.#watch.captures.length} captures`,
+      `${results} for logits and residual stream`,
+      ...(cached === 0 ? [] : [`${cached} for the cache`]),
+    ];
+    tensors.checkRoom(bytes + results + cached, `Pass ${this.id} (${parts.join(", ")})`, caches.bytes);
   }
 
-  #capture(name: string, value: Value): void {
-    const { backend } = this.model;
-    for (const tensor of this.#captures.get(name) ?? []) {
-      this.#results.push({ tensor: tensor.id, shape: value.shape });
-      this.#host.tensors.fulfil(tensor, backend.retain(value), backend);
-    }
+  #begin({ span, residual, logitPlaces, padding }: Plan): void {
+    const { architecture, weights } = this.model;
+    const { batch, positions, offset } = span;
+    const { first, last, unembeds } = this.#stretch;
+    if (this.#cache !== null) cutBack(this.#cache, offset);
+    const taping = this.#request.tape === true ? this.#host.tape(this.id, this.model, realPositions(padding, span)) : null;
+    const backend = taping?.backend ?? this.model.backend;
+    const steps = forward(backend, architecture, weights, {
+      ids: Int32Array.from(this.#request.tokens?.flat() ?? new Int32Array(batch * positions)),
+      batch,
+      positions,
+      isOn: this.#watch.isOn,
+      isWanted: this.#watch.isWanted,
+      padding,
+      start: residual === null ? null : { layer: first, residual },
+      stop: unembeds ? null : last,
+      cache: this.#cache?.values ?? null,
+      logitPositions: logitPlaces,
+    });
+    this.#run = new Run(
+      {
+        pass: this.id,
+        backend,
+        steps,
+        span,
+        watch: this.#watch,
+        capture: (name, value) => this.#capture(backend, taping, name, value),
+        finished: (result) => {
+          if (this.#cache !== null) this.#cache.padding = cachedAfter(padding, this.#cache.padding, span);
+          this.#finish(backend, result);
+        },
+        failed: (error) => this.#fail(error),
+      },
+      this.#host,
+    );
+    this.#run.start();
   }
 
-  #finish(logits: Value, began: number): void {
-    const { backend } = this.model;
-    if (this.#logits === null) backend.release(logits);
-    else {
-      this.#results.push({ tensor: this.#logits.id, shape: logits.shape });
-      this.#host.tensors.fulfil(this.#logits, logits, backend);
+  #capture(backend: Backend, taping: Taping | null, name: string, value: Value): Value | null {
+    const slots = this.#slots.get(name);
+    if (slots === undefined) return null;
+    const watched = taping?.watch(value) ?? null;
+    const whole = watched ?? value;
+    for (const { tensor, axis, places } of slots) {
+      const kept =
+        places === null
+          ? backend.retain(whole)
+          : (taping?.watchPart(whole, axis, places) ?? backend.take(whole, axis, places));
+      this.#fulfil(tensor, kept, backend);
     }
-    this.#run = null;
-    const order = [...(this.#request.capture ?? []).map((each) => each.tensor), this.#logits?.id];
-    const shapes = this.#results.sort((a, b) => order.indexOf(a.tensor) - order.indexOf(b.tensor));
-    const milliseconds = this.#milliseconds + this.#host.now() - began;
+    return watched;
+  }
+
+  #fulfil(tensor: Tensor, value: Value, backend: Backend): void {
+    this.#shapes.set(tensor, value.shape);
+    this.#host.tensors.fulfil(tensor, value, backend);
+  }
+
+  #finish(backend: Backend, result: Value): void {
+    const wanted = this.#logits ?? this.#residual;
+    if (wanted === null) backend.release(result);
+    else this.#fulfil(wanted, result, backend);
+    const shapes = this.#results().map((tensor) => ({ tensor: tensor.id, shape: this.#shapes.get(tensor) as Shape }));
+    const milliseconds = this.#run?.milliseconds ?? 0;
     this.#end(null);
     this.#host.post({ kind: "done", id: this.#request.id, pass: this.id, shapes, milliseconds });
   }
 
+  /** Ends the pass: frees its scratch, poisons what it has not reached, answers `failed`. */
+  #fail(error: unknown): void {
+    if (this.#isOver) return;
+    this.#end(error);
+    this.#host.post({ kind: "failed", id: this.#request.id, pass: this.id, error: describeError(error) });
+  }
+
   #end(error: unknown): void {
     this.#isOver = true;
-    if (this.#waiting !== null) this.model.backend.release(this.#waiting.value);
-    this.#waiting = null;
-    this.#run?.return(undefined as never);
+    this.#run?.end();
     this.#run = null;
-    for (const tensor of [...this.#captures.values()].flat().concat(this.#logits ?? [])) {
-      if (tensor.state === "pending") this.#host.tensors.poison(tensor, error);
-    }
-    this.#host.tensors.letGo(this.#operands);
+    const { tensors, caches } = this.#host;
+    if (this.#cache !== null) caches.giveBack(this.#cache);
+    for (const tensor of this.#results()) if (tensor.state === "pending") tensors.poison(tensor, error);
+    tensors.letGo(this.#needed());
     this.#host.ended(this);
   }
 
-  #guarded(action: () => void): void {
-    try {
-      action();
-    } catch (error) {
-      this.fail(error);
-    }
+  #results(): Tensor[] {
+    return [...this.#captured, ...[this.#logits, this.#residual].filter((each) => each !== null)];
   }
 }
 
-/** Fails: RaggedBatch, TooManyTokens, TokenOutOfVocabulary. */
-function checkTokens(tokens: readonly (readonly number[])[], model: Model): void {
-  const { P: positions, V: vocabulary } = model.architecture.dimensions;
+/** The layers that a request runs: what nobody asked for is not computed. Fails: BadMessage, BadParameter. */
+function stretchOf(request: ForwardRequest, watch: Watch, model: Model): Stretch {
+  const { L: layers } = model.architecture.dimensions;
+  const { start, stop, logits, residual, cache, keep, tape } = request;
+  const first = start?.layer ?? 0;
+  if (!Number.isInteger(first) || first < 0 || first > layers)
+    throw new EngineError("BadParameter", `start at layer ${first}: ${model.name} has layers 0 … ${layers - 1}, and ${layers} is the final norm`, {
+      given: first,
+      allowed: layers,
+    });
+  if (stop !== undefined && (!Number.isInteger(stop) || stop < first || stop > layers))
+    throw new EngineError("BadParameter", `stop before layer ${stop}: it must lie in ${first} … ${layers}; ${layers} is the final norm`, {
+      given: stop,
+      allowed: layers,
+    });
+  if (stop !== undefined && logits != null)
+    throw new EngineError("BadMessage", `The pass stops before layer ${stop}, so it has no logits; ask for "residual", or leave stop out`);
+  if (stop === undefined && residual != null)
+    throw new EngineError("BadMessage", 'A residual stream is asked for without "stop": say before which layer it is');
+  if (cache === undefined && keep !== undefined)
+    throw new EngineError("BadMessage", `keep ${keep} without a cache: name the cache whose positions are kept`);
+  if (cache !== undefined && tape === true)
+    throw new EngineError("BadMessage", "A taped pass with a cache: gradients can't go back through cached positions; leave one of them out");
+  if (cache !== undefined && first === (stop ?? layers))
+    throw new EngineError("BadMessage", "A pass over no layers with a cache: there is nothing to put into it; leave the cache out");
+  const wanted = logits != null ? null : watch.lastWanted();
+  const needed = stop ?? (wanted !== null && cache !== undefined ? layers : wanted); // a cache is filled in all layers
+  const last = needed === null ? layers : Math.max(first, needed);
+  return { first, last, embeds: start === undefined, unembeds: needed === null };
+}
+
+/** Fails: RaggedBatch, TokenOutOfVocabulary. */
+function checkRows({ tokens = [], start }: ForwardRequest, model: Model): void {
+  if (tokens.length === 0 && start !== undefined) return;
   const lengths = tokens.map((row) => row.length);
   if (lengths.length === 0 || lengths.some((length) => length !== lengths[0])) {
     throw new EngineError(
       "RaggedBatch",
-      `A batch whose rows have ${lengths.length === 0 ? "no" : lengths.join(", ")} tokens: there must be at least one row, all equally long; pad them or run them one by one`,
+      `A batch whose rows have ${lengths.length === 0 ? "no" : lengths.join(", ")} tokens: there must be at least one row, all equally long; fill the shorter ones up and say so with "padding"`,
       { lengths },
     );
   }
-  if (lengths[0] < 1 || lengths[0] > positions) {
+  checkVocabulary(tokens.flat(), model);
+}
+
+/** Fails: TokenOutOfVocabulary. */
+export function checkVocabulary(ids: readonly number[], model: Model): void {
+  const { V: vocabulary } = model.architecture.dimensions;
+  const wrong = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabulary);
+  if (wrong === undefined) return;
+  throw new EngineError(
+    "TokenOutOfVocabulary",
+    `Token id ${wrong} is outside the vocabulary of ${model.name}, 0 … ${vocabulary - 1}`,
+    { given: wrong, allowed: vocabulary - 1 },
+  );
+}
+
+/** Fails: TooManyTokens. */
+export function checkRoomFor({ offset, positions }: Span, model: Model): void {
+  const { P: allowed } = model.architecture.dimensions;
+  if (positions >= 1 && offset + positions <= allowed) return;
+  const cached = offset === 0 ? "" : ` after ${offset} cached positions`;
+  throw new EngineError(
+    "TooManyTokens",
+    `${positions} tokens were given${cached}; ${model.name} takes 1 to ${allowed - offset}${offset === 0 ? "" : ` more, ${allowed} in all`}; ${offset === 0 ? "shorten the text" : "keep fewer positions, or shorten the text"}`,
+    { given: positions, cached: offset, allowed },
+  );
+}
+
+function checkBatch(cache: NamedCache | null, { batch, offset }: Span): void {
+  const cached = cache?.values.batch ?? null;
+  if (cached !== null && cached !== batch && offset > 0)
     throw new EngineError(
-      "TooManyTokens",
-      `${lengths[0]} tokens were given; ${model.name} takes 1 to ${positions}; shorten the text`,
-      { given: lengths[0], allowed: positions },
+      "CacheMismatch",
+      `Cache ${(cache as NamedCache).id} holds ${cached} rows, the pass has ${batch}; give it the same batch, or an empty cache`,
+      { cached, given: batch },
     );
-  }
-  for (const id of tokens.flat()) {
-    if (!Number.isInteger(id) || id < 0 || id >= vocabulary) {
-      throw new EngineError(
-        "TokenOutOfVocabulary",
-        `Token id ${id} is outside the vocabulary of ${model.name}, 0 … ${vocabulary - 1}`,
-        { given: id, allowed: vocabulary - 1 },
-      );
-    }
-  }
+}
+
+function checkResidual(shape: Shape, tokens: ForwardRequest["tokens"], model: Model): void {
+  const { D: width } = model.architecture.dimensions;
+  const wanted = tokens === undefined ? `[B T ${width}]` : showShape([tokens.length, tokens[0].length, width]);
+  const fits = tokens === undefined ? shape.length === 3 && shape[2] === width : showShape(shape) === wanted;
+  if (!fits || elementsOf(shape) === 0)
+    throw new EngineError(
+      "ShapeMismatch",
+      `start with a residual stream of shape ${showShape(shape)}: it must be ${wanted}`,
+      { shapes: [shape] },
+    );
 }

@@ -105,6 +105,19 @@ export class TensorTable implements Keeper {
     this.#settle(tensor);
   }
 
+  /** Fails: OverBudget where so many more bytes do not fit; `elsewhere` are bytes that live but are no tensors. */
+  checkRoom(needed: number, what: string, elsewhere = 0): void {
+    const bytes = this.bytes + elsewhere;
+    if (needed === 0 || bytes + needed <= this.budget) return;
+    this.#collect();
+    const free = Math.max(0, this.budget - bytes);
+    throw new EngineError(
+      "OverBudget",
+      `${what} would take ${needed} bytes; ${free} are free, ${bytes} of the ${this.budget} allowed are taken; ask for fewer names or positions, or release tensors: the largest are in the ledger`,
+      { needed, bytes, budget: this.budget, ledger: this.#largest() },
+    );
+  }
+
   /** Counts what a tape keeps beside the tensors. Fails: OverBudget, and then it is not counted. */
   keep(value: Value): void {
     const { storage } = value;
@@ -249,20 +262,27 @@ export class TensorTable implements Keeper {
   }
 
   #collectSoon(): void {
-    if (this.bytes <= COLLECT_AT * this.budget || this.#asked) return;
+    if (this.bytes > COLLECT_AT * this.budget) this.#collect();
+  }
+
+  #collect(): void {
+    if (this.#asked) return;
     this.#asked = true;
     this.#askToCollect(this.bytes, this.budget);
   }
 
-  #overBudget(bytes: number): EngineError {
-    const ledger = this.ledger()
+  #largest(): LedgerLine[] {
+    return this.ledger()
       .sort((a, b) => b.bytes - a.bytes)
       .slice(0, 20);
+  }
+
+  #overBudget(bytes: number): EngineError {
     const tapes = this.tapeBytes === 0 ? "" : `, ${this.tapeBytes} of them on tapes`;
     return new EngineError(
       "OverBudget",
       `Tensors would take ${bytes} bytes of the ${this.budget} allowed${tapes}; release some, the largest are in the ledger`,
-      { bytes, budget: this.budget, ledger },
+      { bytes, budget: this.budget, ledger: this.#largest() },
     );
   }
 }
