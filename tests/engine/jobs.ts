@@ -28,6 +28,8 @@ export interface Job {
     addAtHooks?: Record<string, number>;
   }[];
   operations?: Operation[];
+  /** Messages as they are, after the passes. */
+  script?: ScriptStep[];
   /** Called before each pass. */
   onPass?: (index: number) => Promise<void>;
 }
@@ -39,11 +41,25 @@ export interface Operation {
   parameters?: object;
 }
 
+/** A message without its id; `model` is filled in where it is null. Its tensors are named by whoever wrote the script. */
+export interface ScriptStep {
+  message: Record<string, unknown>;
+  attachments?: Packed[];
+  /** Of a forward: what each hook's value is replaced by, an operation on it. */
+  atHooks?: Record<string, { op: string; parameters: object }>;
+}
+
+/** The answer to a step; null where its kind has none. */
+export type ScriptAnswer = { message: unknown; attachments: Packed[] } | { error: unknown } | null;
+
+const UNANSWERED = ["operate", "create", "gradient", "release", "cancel", "createCache", "releaseCache"];
+
 export interface JobResult {
   loaded: LoadedAnswer;
   progress: { bytesLoaded: number; bytesTotal: number; cached: number } | null;
   passes: (Record<string, Packed> | { error: unknown })[];
   operations: (Packed | { error: unknown })[];
+  script: ScriptAnswer[];
 }
 
 export interface Mailbox {
@@ -145,8 +161,32 @@ export async function runJob(mailbox: Mailbox, job: Job): Promise<JobResult> {
     }
     mailbox.post({ kind: "release", tensors: [...names, result] });
   }
+  const script: ScriptAnswer[] = [];
+  for (const { message, attachments = [], atHooks } of job.script ?? []) {
+    const request = "model" in message ? { ...message, model: loaded.model } : message;
+    const numbers = attachments.map(({ base64 }) => unpack(base64));
+    onHook = ({ pass, name, tensor: value }) => {
+      const replacement = -1000 * value + 1_000_000; // no script has so many names
+      const operation = { ...atHooks?.[name], inputs: [value], result: replacement };
+      mailbox.post({ kind: "operate", ...operation } as Request);
+      mailbox.post({ kind: "hookAnswer", pass, replacement });
+      mailbox.post({ kind: "release", tensors: [value, replacement] });
+    };
+    if (UNANSWERED.includes(String(message["kind"]))) {
+      mailbox.post(request as unknown as Request, numbers);
+      script.push(null);
+      continue;
+    }
+    try {
+      const answer = await ask(request);
+      const packed = answer.attachments.map((each) => ({ shape: [each.length], base64: pack(each as Float32Array) }));
+      script.push({ message: answer.message, attachments: packed });
+    } catch (error) {
+      script.push({ error });
+    }
+  }
   await ask({ kind: "unload", model: loaded.model });
-  return { loaded, progress, passes, operations };
+  return { loaded, progress, passes, operations, script };
 }
 
 function pack(numbers: Float32Array): string {
