@@ -2,8 +2,8 @@
 // transferred; the first message is {settings}, what only the page knows.
 
 import type { Answer, Attachment, Request } from "../protocol.ts";
-import { openIndexedChunks } from "../store/chunk_store.ts";
 import { fetchOverHttp } from "../store/fetch.ts";
+import { openIndexedChunks } from "../store/indexed_chunks.ts";
 import { plainSha256 } from "../store/sha256.ts";
 import { createEngine, type Engine } from "./engine.ts";
 import { EngineError } from "./errors.ts";

@@ -2,32 +2,13 @@
 // ({tokens, hooks}); each answer on standard output is a line of JSON and, where it announces values, their numbers as
 // little-endian float32, one after another. The first answer comes unasked: {backend}.
 
-import { closeSync, fstatSync, openSync, readFileSync, readSync } from "node:fs"
+import { readFileSync } from "node:fs"
 import { createInterface } from "node:readline"
 import type { BackendName } from "../protocol.ts"
-import type { FetchBytes } from "../store/fetch.ts"
+import { readFiles } from "../store/files.ts"
 import { Probe } from "./probe.ts"
 
 const [bundle, backend, kernels] = process.argv.slice(2)
-
-const readBytes: FetchBytes = async (path, range, onBytes) => {
-  let file: number
-  try {
-    file = openSync(path, "r")
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null
-    throw error
-  }
-  try {
-    const { offset, bytes } = range ?? { offset: 0, bytes: fstatSync(file).size }
-    const content = new Uint8Array(bytes)
-    const count = readSync(file, content, 0, bytes, offset)
-    onBytes?.(count)
-    return content.subarray(0, count)
-  } finally {
-    closeSync(file)
-  }
-}
 
 function answer(header: object, values: readonly Float32Array[] = []): void {
   process.stdout.write(`${JSON.stringify(header)}\n`)
@@ -35,7 +16,7 @@ function answer(header: object, values: readonly Float32Array[] = []): void {
 }
 
 try {
-  const host = { fetchBytes: readBytes, fetchKernels: async () => new Uint8Array(readFileSync(kernels)) }
+  const host = { fetchBytes: readFiles, fetchKernels: async () => new Uint8Array(readFileSync(kernels)) }
   const { probe, backend: opened } = await Probe.open(host, bundle, backend as BackendName)
   answer({ backend: opened })
   for await (const line of createInterface({ input: process.stdin })) {

@@ -1,35 +1,16 @@
-// A bundle's files, read range by range. With bundle.json each range comes in chunks that are checked against their
-// SHA-256 and kept in the store; a plain Hugging Face folder, which has none, is fetched file by file and not kept.
+// A model's files, from wherever they are: a bundle, whose bundle.json cuts them into chunks that are checked by their
+// SHA-256; a repository of the Hub at one commit; or a plain Hugging Face folder, of which nothing is kept. Files are
+// read range by range, from the store where it has them. What a file means is not known here.
 
 import { EngineError } from "../engine/errors.ts";
-import type { ChunkStore } from "./chunk_store.ts";
-import type { FetchBytes } from "./fetch.ts";
+import { ChunkedFile } from "./chunked_file.ts";
+import { ChunkReader } from "./chunk_reader.ts";
+import { type ChunkStore, type Digest, keep, readKept } from "./chunk_store.ts";
+import { asFetchFailed, type FetchBytes } from "./fetch.ts";
+import { HUB_SCHEME, Repository } from "./hub.ts";
+import { type Manifest, parseJson, readManifest } from "./manifest.ts";
+import { PreparedTensors } from "./prepared_tensors.ts";
 import { sha256 } from "./sha256.ts";
-
-export interface Chunk {
-  readonly offset: number;
-  readonly bytes: number;
-  readonly sha256: string;
-}
-
-export interface BundleFile {
-  readonly name: string;
-  readonly bytes: number;
-  readonly sha256: string;
-  readonly chunks: readonly Chunk[];
-}
-
-/** bundle.json; its schema is schemas/bundle.schema.json. */
-export interface Manifest {
-  readonly format: number;
-  readonly id: string;
-  readonly source: string;
-  readonly revision: string | null;
-  readonly dtype: string;
-  readonly license: string | null;
-  readonly architecture: string;
-  readonly files: readonly BundleFile[];
-}
 
 export interface BundleProgress {
   readonly file: string;
@@ -42,244 +23,353 @@ export interface BundleProgress {
 export interface BundleHost {
   readonly fetchBytes: FetchBytes;
   readonly store: ChunkStore | null;
-  /** SHA-256 in lower-case hexadecimal; crypto.subtle's where it is left out. */
-  readonly digest?: (bytes: Uint8Array) => Promise<string>;
+  /** crypto.subtle's where it is left out. */
+  readonly digest?: Digest;
+  /** Where `hub:owner/name` is looked for; the public Hub where it is left out. */
+  readonly hub?: string;
+  readonly log?: (text: string) => void;
   onProgress(progress: BundleProgress): void;
 }
 
-/** Chunks held in memory, the newest: a tensor may straddle two, and the next one is fetched ahead. */
-const HELD = 3;
+export interface BundleRequest {
+  /** Of a repository: a branch, tag or commit. */
+  readonly revision?: string;
+  /** What stays in the store: the weight files' chunks, or only what is prepared of them. */
+  readonly keep?: "files" | "prepared";
+  /** Ends every read; its reason is what they fail with. */
+  readonly signal?: AbortSignal;
+}
+
+/** Where the bytes come from, and what is known of them before any is read. */
+interface Source {
+  readonly id: string;
+  /** Ends with a slash. */
+  readonly base: string;
+  readonly manifest: Manifest | null;
+  readonly revision: string | null;
+  /** Begins the keys of what is kept of this version; null: nothing is, but a bundle's chunks. */
+  readonly keys: string | null;
+  readonly repository: Repository | null;
+}
+
+/** Enough for the headers of most safetensors files. */
+const START = 2 ** 18;
+
+const EMPTY = new Uint8Array(0);
 
 export class Bundle {
-  readonly manifest: Manifest | null;
-  readonly #base: string;
+  readonly #source: Source;
   readonly #host: BundleHost;
-  readonly #digest: (bytes: Uint8Array) => Promise<string>;
-  readonly #held = new Map<string, Promise<Uint8Array>>();
-  readonly #whole = new Map<string, Uint8Array>();
-  #expected = 0;
+  readonly #digest: Digest;
+  readonly #request: BundleRequest;
+  readonly #reader: ChunkReader;
+  readonly #files = new Map<string, ChunkedFile>();
+  readonly #whole = new Map<string, Promise<Uint8Array | null>>();
+  readonly #expected = new Set<ChunkedFile>();
+  readonly #release: () => void;
+  /** Tensors that are kept as an engine made them; null where nothing can be kept of this source. */
+  readonly prepared: PreparedTensors | null;
   #loaded = 0;
   #cached = 0;
 
-  private constructor(base: string, manifest: Manifest | null, host: BundleHost) {
-    this.#base = base;
-    this.manifest = manifest;
+  private constructor(source: Source, host: BundleHost, request: BundleRequest) {
+    this.#source = source;
     this.#host = host;
+    this.#request = request;
     this.#digest = host.digest ?? sha256;
+    const { store } = host;
+    this.#release = store?.use(source.id) ?? (() => undefined);
+    this.prepared =
+      store === null || source.keys === null ? null : new PreparedTensors(store, source.id, source.keys, this.#digest);
+    this.#reader = new ChunkReader({
+      fetchBytes: source.repository?.fetchBytes ?? host.fetchBytes,
+      store,
+      digest: this.#digest,
+      signal: request.signal ?? new AbortController().signal,
+      bundle: source.id,
+      keeps: (file) => request.keep !== "prepared" || !isWeights(file.name),
+      missing: (file) => this.#missing(file.name),
+      onBytes: (file, count, isCached) => this.#advance(file.name, count, isCached),
+    });
   }
 
-  /** Fails: BundleRefused for a bundle.json that does not follow its schema. */
-  static async open(base: string, host: BundleHost): Promise<Bundle> {
-    const folder = base.endsWith("/") ? base : `${base}/`;
-    const bytes = await fetched(host.fetchBytes, `${folder}bundle.json`);
-    const manifest = bytes === null ? null : checkManifest(parseJson("bundle.json", bytes));
-    return new Bundle(folder, manifest, host);
+  /**
+   * Opens a folder's URL or path, or `hub:owner/name`.
+   *
+   * Fails: FetchFailed, GatedRepository, RateLimited; BundleRefused for a bundle.json that does not follow its schema.
+   */
+  static async open(address: string, host: BundleHost, request: BundleRequest = {}): Promise<Bundle> {
+    if (!address.startsWith(HUB_SCHEME)) return new Bundle(await openFolder(address, host, request), host, request);
+    const name = address.slice(HUB_SCHEME.length);
+    const repository = await Repository.open(name, host, request);
+    const { id, base, commit, keys } = repository;
+    const bundle = new Bundle({ id, base, manifest: null, revision: commit, keys, repository }, host, request);
+    // What told the commit is not fetched twice.
+    if (repository.config !== null) bundle.#keepWhole("config.json", repository.config);
+    return bundle;
   }
 
-  /** The sizes of the files that will be read: what progress counts against. */
+  /** The name it is found by: bundle.json's, the repository's, or the folder's. */
+  get id(): string {
+    return this.#source.id;
+  }
+
+  /** Its folder, a URL or path. */
+  get source(): string {
+    return this.#source.base;
+  }
+
+  /** The commit it was made of; null where nobody knows. */
+  get revision(): string | null {
+    return this.#source.revision;
+  }
+
+  get manifest(): Manifest | null {
+    return this.#source.manifest;
+  }
+
+  /** The files that will be read, in this order: what progress counts against, and what is fetched ahead. */
   expect(names: readonly string[]): void {
-    const files = this.manifest?.files.filter((file) => names.includes(file.name)) ?? [];
-    this.#expected += files.reduce((sum, file) => sum + file.bytes, 0);
+    for (const name of names) if (this.#isThere(name)) this.#expected.add(this.#file(name));
+    this.#reader.plan([...this.#expected].filter((file) => isWeights(file.name)));
   }
 
-  /** Whether bundle.json lists the file; a plain folder has to be asked for it. */
+  /** Whether bundle.json lists the file; any other source has to be asked for it. Fails: FetchFailed. */
   async has(name: string): Promise<boolean> {
-    if (this.manifest !== null) return this.#file(name) !== undefined;
+    if (this.manifest !== null) return this.#isThere(name);
     return (await this.#wholeOf(name)) !== null;
   }
 
   /** Fails: FetchFailed, ChunkMismatch. */
   async readAll(name: string): Promise<Uint8Array> {
-    if (this.manifest === null) return this.#present(name, await this.#wholeOf(name));
-    const file = this.#present(name, this.#file(name));
-    return this.read(name, 0, file.bytes);
+    if (!this.#isThere(name)) throw await this.#missing(name);
+    if (this.manifest === null) {
+      const whole = await this.#wholeOf(name);
+      this.#whole.delete(name);
+      if (whole === null) throw await this.#missing(name);
+      return whole;
+    }
+    const file = this.#file(name);
+    const pieces: Promise<Uint8Array>[] = [];
+    for (let index = 0; file.chunk(index) !== null; index++) pieces.push(this.#reader.readOnce(file, index));
+    return joined(await Promise.all(pieces), file.bytes ?? 0);
   }
 
   async readJson(name: string): Promise<Record<string, unknown>> {
     return parseJson(name, await this.readAll(name));
   }
 
-  /** The bytes from `begin` up to `end`. Fails: FetchFailed, ChunkMismatch, BundleRefused beyond the file's end. */
+  /**
+   * The bytes from `begin` up to `end`; a view where they lie in one chunk, which must not be changed.
+   *
+   * Fails: FetchFailed, ChunkMismatch, BundleRefused beyond the file's end.
+   */
   async read(name: string, begin: number, end: number): Promise<Uint8Array> {
-    const size =
-      this.manifest === null
-        ? this.#present(name, await this.#wholeOf(name)).length
-        : this.#present(name, this.#file(name)).bytes;
-    if (begin < 0 || end > size || begin > end) {
-      throw new EngineError("BundleRefused", `${name}: bytes ${begin} to ${end} were asked for; it has ${size}`, {
-        file: name,
-      });
-    }
-    if (this.manifest === null) return (this.#whole.get(name) as Uint8Array).subarray(begin, end);
-    const { chunks } = this.#file(name) as BundleFile;
-    const result = new Uint8Array(end - begin);
-    for (const [index, chunk] of chunks.entries()) {
-      const from = Math.max(begin, chunk.offset);
-      const to = Math.min(end, chunk.offset + chunk.bytes);
-      if (from >= to) continue;
-      const bytes = await this.#hold(name, index);
-      result.set(bytes.subarray(from - chunk.offset, to - chunk.offset), from - begin);
-    }
-    return result;
+    const pieces: Uint8Array[] = [];
+    for await (const piece of this.pieces(name, begin, end)) pieces.push(piece);
+    return joined(pieces, end - begin);
   }
 
-  /** Begins to fetch a file's first chunk; a plain folder is left alone. What fails is told when the file is read. */
+  /**
+   * The bytes from `begin` up to `end` piece by piece, as they lie in the file and in chunks (16 MiB at most), while the
+   * next ones are on their way. Read in the order of the files and let each piece go, and memory holds a few chunks at a
+   * time. Pieces are views that must not be changed.
+   *
+   * Fails: as read.
+   */
+  async *pieces(name: string, begin: number, end: number): AsyncGenerator<Uint8Array, void, undefined> {
+    if (!this.#isThere(name)) throw await this.#missing(name);
+    const file = this.#file(name);
+    file.check(begin, end);
+    for (let at = begin; at < end; ) {
+      const { index, offset } = file.at(at);
+      const bytes = await this.#reader.read(file, index);
+      file.check(at, Math.min(end, offset + Math.max(bytes.length, 1)));
+      const piece = bytes.subarray(at - offset, end - offset);
+      at += piece.length;
+      yield piece;
+    }
+  }
+
+  /** The start of a file: as many bytes as `enough` finds in the first eight of them. */
+  async readStart(name: string, enough: (first: Uint8Array) => number): Promise<Uint8Array> {
+    if (!this.#isThere(name)) throw await this.#missing(name);
+    const file = this.#file(name);
+    const { keys } = this.#source;
+    if (this.manifest !== null && this.#request.keep !== "prepared")
+      return this.read(name, 0, enough(await this.read(name, 0, 8)));
+    const key = keys === null ? null : `${keys}/${name}#start`;
+    const kept = await this.#kept(key);
+    if (kept !== null) return kept;
+    let start: Uint8Array;
+    if (this.manifest !== null) start = await this.read(name, 0, enough(await this.read(name, 0, 8)));
+    else {
+      start = await this.#reader.readStart(file, START);
+      file.check(0, Math.min(8, Math.max(start.length, 8)));
+      const length = enough(start);
+      if (length > start.length) start = await this.#reader.readStart(file, length);
+      file.check(0, length);
+      start = start.slice(0, length);
+    }
+    await this.#keep(key, start);
+    return start;
+  }
+
+  /** Tells a size that a file's own header gives. Fails: BundleRefused where the file is shorter. */
+  learnSize(name: string, bytes: number): void {
+    this.#file(name).learnSize(bytes);
+  }
+
+  /** Begins to fetch a file's first chunk, if it will be read. What fails is told when it is. */
   fetchAhead(name: string): void {
-    if (this.#file(name) !== undefined) this.#request(name, 0).catch(() => undefined);
+    if (this.manifest !== null && this.#isThere(name) && this.#request.keep !== "prepared")
+      this.#reader.begin(this.#file(name), 0);
   }
 
   /** Lets go of a file's bytes in memory. */
   forget(name: string): void {
     this.#whole.delete(name);
-    for (const key of this.#held.keys()) if (key.startsWith(`${name}#`)) this.#held.delete(key);
+    const file = this.#files.get(name);
+    if (file !== undefined) this.#reader.forget(file);
   }
 
-  #file(name: string): BundleFile | undefined {
-    return this.manifest?.files.find((file) => file.name === name);
+  /** Ends reading, done or failed: waits until what was fetched is kept, then the bundle may be evicted. */
+  async close(): Promise<void> {
+    await this.#reader.stored();
+    this.#release();
   }
 
-  #present<T>(name: string, found: T | null | undefined): T {
-    if (found === null || found === undefined)
-      throw new EngineError(
+  #file(name: string): ChunkedFile {
+    const known = this.#files.get(name);
+    if (known !== undefined) return known;
+    const { base, manifest, keys } = this.#source;
+    const listed = manifest?.files.find((each) => each.name === name) ?? null;
+    const file = new ChunkedFile(name, base + name, listed, manifest === null ? keys : null);
+    this.#files.set(name, file);
+    return file;
+  }
+
+  /** Whether the file may be asked for. */
+  #isThere(name: string): boolean {
+    return this.manifest === null || this.manifest.files.some((file) => file.name === name);
+  }
+
+  async #missing(name: string): Promise<EngineError> {
+    const explained = await this.#source.repository?.missing(name);
+    return (
+      explained ??
+      new EngineError(
         "FetchFailed",
-        `${this.#base}${name} is not there; export the bundle again, or check its address`,
+        `${this.#source.base}${name} is not there; export the bundle again, or check its address`,
         { file: name },
-      );
-    return found;
+      )
+    );
   }
 
-  async #wholeOf(name: string): Promise<Uint8Array | null> {
+  /** A small file of a source without bundle.json, at once; null where there is none, which is kept as well. */
+  #wholeOf(name: string): Promise<Uint8Array | null> {
     const known = this.#whole.get(name);
     if (known !== undefined) return known;
-    const bytes = await fetched(this.#host.fetchBytes, this.#base + name, undefined, (count) =>
-      this.#advance(name, count, false),
+    const reading = this.#readWhole(name);
+    this.#whole.set(name, reading);
+    reading.catch(() => this.#whole.delete(name));
+    return reading;
+  }
+
+  async #readWhole(name: string): Promise<Uint8Array | null> {
+    const { keys, base, repository } = this.#source;
+    const key = keys === null ? null : `${keys}/${name}`;
+    const kept = await this.#kept(key);
+    if (kept !== null) {
+      this.#learnWhole(name, kept.length);
+      this.#advance(name, kept.length, true);
+      return kept;
+    }
+    if (key !== null && (await this.#kept(`${key}#absent`)) !== null) return null;
+    const fetchBytes = repository?.fetchBytes ?? this.#host.fetchBytes;
+    const bytes = await asFetchFailed(base + name, () =>
+      fetchBytes(base + name, undefined, {
+        onBytes: (count) => this.#advance(name, count, false),
+        signal: this.#request.signal,
+      }),
     );
-    if (bytes !== null) this.#whole.set(name, bytes);
+    if (bytes === null) await this.#keep(key === null ? null : `${key}#absent`, EMPTY);
+    else {
+      this.#learnWhole(name, bytes.length);
+      await this.#keep(key, bytes);
+    }
     return bytes;
   }
 
-  /** A chunk, held for the reads to come; the one after it is fetched ahead. */
-  async #hold(name: string, index: number): Promise<Uint8Array> {
-    const { chunks } = this.#file(name) as BundleFile;
-    const bytes = this.#request(name, index);
-    if (index + 1 < chunks.length) this.#request(name, index + 1).catch(() => undefined); // its own read reports it
-    return bytes;
+  #learnWhole(name: string, bytes: number): void {
+    const file = this.#file(name);
+    if (file.bytes === null) file.learnSize(bytes);
   }
 
-  #request(name: string, index: number): Promise<Uint8Array> {
-    const key = `${name}#${index}`;
-    const known = this.#held.get(key);
-    if (known !== undefined) return known;
-    const chunk = this.#chunk(this.#file(name) as BundleFile, index);
-    this.#held.set(key, chunk);
-    for (const old of [...this.#held.keys()].slice(0, -HELD)) this.#held.delete(old);
-    return chunk;
+  #keepWhole(name: string, bytes: Uint8Array): void {
+    const { keys } = this.#source;
+    this.#whole.set(name, Promise.resolve(bytes));
+    this.#learnWhole(name, bytes.length);
+    this.#advance(name, bytes.length, false);
+    void this.#keep(keys === null ? null : `${keys}/${name}`, bytes);
   }
 
-  async #chunk(file: BundleFile, index: number): Promise<Uint8Array> {
-    const chunk = file.chunks[index];
-    const stored = await this.#host.store?.get(chunk.sha256);
-    if (stored !== undefined) {
-      if ((await this.#digest(stored)) === chunk.sha256) {
-        this.#advance(file.name, chunk.bytes, true);
-        return stored;
-      }
-      await this.#host.store?.delete(chunk.sha256);
-    }
-    let found = "";
-    for (let attempt = 0; attempt < 2; attempt++) {
-      let counted = 0;
-      const bytes = await this.#download(file, chunk, (count) => {
-        counted += count;
-        this.#advance(file.name, count, false);
-      });
-      found = await this.#digest(bytes);
-      if (found === chunk.sha256) {
-        this.#advance(file.name, chunk.bytes - counted, false);
-        await this.#host.store?.put(chunk.sha256, bytes);
-        return bytes;
-      }
-      this.#whole.delete(file.name);
-      this.#advance(file.name, -counted, false);
-    }
-    throw new EngineError(
-      "ChunkMismatch",
-      `${file.name}: the chunk at ${chunk.offset} (${chunk.bytes} bytes) has SHA-256 ${found}, fetched twice; bundle.json says ${chunk.sha256}; export or upload the bundle again`,
-      { file: file.name, offset: chunk.offset },
-    );
+  async #kept(key: string | null): Promise<Uint8Array | null> {
+    return key === null ? null : readKept(this.#host.store, key, this.#digest);
   }
 
-  /** A host that ignores ranges sends the whole file: the other chunks are then cut from it too. */
-  async #download(file: BundleFile, chunk: Chunk, onBytes: (count: number) => void): Promise<Uint8Array> {
-    const known = this.#whole.get(file.name);
-    const whole = file.chunks.length === 1;
-    const bytes =
-      known ??
-      this.#present(
-        file.name,
-        await fetched(
-          this.#host.fetchBytes,
-          this.#base + file.name,
-          whole ? undefined : { offset: chunk.offset, bytes: chunk.bytes },
-          onBytes,
-        ),
-      );
-    if (bytes.length !== file.bytes || bytes.length === chunk.bytes) return bytes;
-    this.#whole.set(file.name, bytes);
-    return bytes.slice(chunk.offset, chunk.offset + chunk.bytes);
+  async #keep(key: string | null, bytes: Uint8Array): Promise<void> {
+    if (key !== null) await keep(this.#host.store, this.#source.id, key, bytes, this.#digest);
   }
 
   #advance(file: string, count: number, isCached: boolean): void {
+    if (count === 0) return;
     this.#loaded += count;
     if (isCached) this.#cached += count;
+    let expected = 0;
+    for (const each of this.#expected) expected += each.bytes ?? 0;
     this.#host.onProgress({
       file,
       bytesLoaded: this.#loaded,
-      bytesTotal: Math.max(this.#expected, this.#loaded),
+      bytesTotal: Math.max(expected, this.#loaded),
       cached: this.#cached,
     });
   }
 }
 
-async function fetched(
-  fetchBytes: FetchBytes,
-  url: string,
-  range?: { offset: number; bytes: number },
-  onBytes?: (count: number) => void,
-): Promise<Uint8Array | null> {
-  try {
-    return await fetchBytes(url, range, onBytes);
-  } catch (error) {
-    throw new EngineError(
-      "FetchFailed",
-      `${url} could not be fetched (${error instanceof Error ? error.message : String(error)}); check the address and the connection`,
-      { file: url },
-    );
-  }
+async function openFolder(address: string, host: BundleHost, request: BundleRequest): Promise<Source> {
+  const base = address.endsWith("/") ? address : `${address}/`;
+  const url = `${base}bundle.json`;
+  const digest = host.digest ?? sha256;
+  const kept = await readKept(host.store, url, digest);
+  const bytes = await asFetchFailed(url, () =>
+    host.fetchBytes(url, undefined, { signal: request.signal, ...(kept === null ? {} : { attempts: 1 }) }),
+  ).catch((error: unknown) => {
+    if (kept === null || !(error instanceof EngineError)) throw error;
+    host.log?.(`${error.message} (bundle.json as it was kept is used)`);
+    return kept;
+  });
+  const folder = address.replace(/\/+$/, "").split("/").pop() || address;
+  if (bytes === null)
+    return { id: folder, base, manifest: null, revision: null, keys: null, repository: null };
+  const manifest = readManifest(bytes);
+  const version = await digest(bytes);
+  if (kept === null || version !== (await digest(kept))) await keep(host.store, manifest.id, url, bytes, digest);
+  const keys = `bundle ${manifest.id} ${version}`;
+  return { id: manifest.id, base, manifest, revision: manifest.revision, keys, repository: null };
 }
 
-function parseJson(name: string, bytes: Uint8Array): Record<string, unknown> {
-  try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)) as Record<string, unknown>;
-  } catch (error) {
-    throw new EngineError("BundleRefused", `${name} is no JSON: ${(error as Error).message}`, { file: name });
-  }
+function isWeights(name: string): boolean {
+  return name.endsWith(".safetensors");
 }
 
-function checkManifest(json: Record<string, unknown>): Manifest {
-  const manifest = json as unknown as Manifest;
-  const refuse = (text: string) =>
-    new EngineError("BundleRefused", `bundle.json: ${text}; export the bundle again`, { file: "bundle.json" });
-  if (manifest.format !== 1) throw refuse(`format ${JSON.stringify(manifest.format)} is unknown, this engine reads 1`);
-  if (!Array.isArray(manifest.files) || typeof manifest.id !== "string") throw refuse("it lacks id or files");
-  for (const file of manifest.files) {
-    let end = 0;
-    for (const chunk of file.chunks) {
-      if (chunk.offset !== end || !/^[0-9a-f]{64}$/.test(chunk.sha256))
-        throw refuse(`the chunks of ${file.name} leave a gap or overlap at ${end}, or lack a SHA-256`);
-      end += chunk.bytes;
-    }
-    if (end !== file.bytes) throw refuse(`the chunks of ${file.name} end at ${end}, the file has ${file.bytes} bytes`);
+function joined(pieces: readonly Uint8Array[], total: number): Uint8Array {
+  if (pieces.length === 1) return pieces[0];
+  const bytes = new Uint8Array(total);
+  let offset = 0;
+  for (const piece of pieces) {
+    bytes.set(piece, offset);
+    offset += piece.length;
   }
-  return manifest;
+  return bytes;
 }

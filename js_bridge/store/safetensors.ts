@@ -20,11 +20,15 @@ const MAX_HEADER = 100 * 2 ** 20;
 
 /** Fails: BundleRefused for a header that does not describe its file. */
 export async function readHeader(bundle: Bundle, file: string): Promise<Map<string, TensorEntry>> {
-  const start = await bundle.read(file, 0, 8);
-  const length = Number(new DataView(start.buffer, start.byteOffset, 8).getBigUint64(0, true));
-  if (length > MAX_HEADER)
-    throw refusal(file, `its header would take ${length} bytes; at most ${MAX_HEADER} are allowed`);
-  const text = new TextDecoder().decode(await bundle.read(file, 8, 8 + length));
+  const lengthOf = (first: Uint8Array): number => {
+    const length = Number(new DataView(first.buffer, first.byteOffset, 8).getBigUint64(0, true));
+    if (length > MAX_HEADER)
+      throw refusal(file, `its header would take ${length} bytes; at most ${MAX_HEADER} are allowed`);
+    return length;
+  };
+  const start = await bundle.readStart(file, (first) => 8 + lengthOf(first));
+  const length = lengthOf(start);
+  const text = new TextDecoder().decode(start.subarray(8));
   let header: Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }>;
   try {
     header = JSON.parse(text);
@@ -43,6 +47,7 @@ export async function readHeader(bundle: Bundle, file: string): Promise<Map<stri
       );
     entries.set(name, { file, dtype, shape, begin: 8 + length + begin, end: 8 + length + end });
   }
+  bundle.learnSize(file, Math.max(8 + length, ...[...entries.values()].map((entry) => entry.end)));
   return entries;
 }
 

@@ -8,10 +8,10 @@ import { describe, test } from "node:test";
 import { Ajv } from "ajv";
 import schema from "../../js_bridge/schemas/bundle.schema.json" with { type: "json" };
 import { cut } from "../../js_bridge/engine/model.ts";
-import type { Manifest } from "../../js_bridge/store/bundle.ts";
-import { type ChunkStore, openMemoryChunks } from "../../js_bridge/store/chunk_store.ts";
 import type { FetchBytes } from "../../js_bridge/store/fetch.ts";
 import { readFiles } from "../../js_bridge/store/files.ts";
+import type { Manifest } from "../../js_bridge/store/manifest.ts";
+import { openMemoryChunks } from "../../js_bridge/store/memory_chunks.ts";
 import { widenBfloat16, widenFloat16 } from "../../js_bridge/store/safetensors.ts";
 import { plainSha256, sha256 } from "../../js_bridge/store/sha256.ts";
 import { Session } from "./session.ts";
@@ -30,9 +30,9 @@ async function logitsOf(folder: string, options: ConstructorParameters<typeof Se
 
 /** readFiles, with a list of what it was asked for. */
 function counted(log: string[], fetchBytes: FetchBytes = readFiles): FetchBytes {
-  return (url, range, onBytes) => {
+  return (url, range, watch) => {
     log.push(`${url.split("/").pop()}${range === undefined ? "" : ` ${range.offset}`}`);
-    return fetchBytes(url, range, onBytes);
+    return fetchBytes(url, range, watch);
   };
 }
 
@@ -83,7 +83,7 @@ describe("a bundle", () => {
   test("whose host ignores ranges is fetched once a file", async () => {
     const folder = await writeTiny({ chunk: 1000 });
     const log: string[] = [];
-    const whole: FetchBytes = (url, _range, onBytes) => readFiles(url, undefined, onBytes);
+    const whole: FetchBytes = (url, _range, watch) => readFiles(url, undefined, watch);
     assert.deepEqual(await logitsOf(folder, { fetchBytes: counted(log, whole) }), await logitsOf(folder));
     assert.ok(log.filter((each) => each.startsWith("model.safetensors")).length <= 2);
   });
@@ -91,8 +91,8 @@ describe("a bundle", () => {
   /** Damages the chunk at 2000 for so many fetches. */
   const damaging = (times: number): FetchBytes => {
     let left = times;
-    return async (url, range, onBytes) => {
-      const bytes = await readFiles(url, range, onBytes);
+    return async (url, range, watch) => {
+      const bytes = await readFiles(url, range, watch);
       if (bytes !== null && range?.offset === 2000 && left-- > 0) bytes[5] ^= 1;
       return bytes;
     };
@@ -117,16 +117,15 @@ describe("a bundle", () => {
 
   test("with a chunk damaged in the store is fetched anew", async () => {
     const folder = await writeTiny({ chunk: 1000 });
-    const memory = openMemoryChunks();
-    await logitsOf(folder, { store: memory });
+    const store = openMemoryChunks();
+    await logitsOf(folder, { store });
     const log: string[] = [];
     let damaged = 0;
-    const store: ChunkStore = {
-      ...memory,
-      get: async (key) => {
-        const bytes = await memory.get(key);
-        return bytes !== undefined && bytes.length === 1000 && damaged++ === 0 ? bytes.with(3, bytes[3] ^ 1) : bytes;
-      },
+    const get = store.get.bind(store);
+    store.get = async (key) => {
+      const kept = await get(key);
+      if (kept?.bytes.length !== 1000 || damaged++ > 0) return kept;
+      return { ...kept, bytes: kept.bytes.with(3, kept.bytes[3] ^ 1) };
     };
     assert.deepEqual(await logitsOf(folder, { store, fetchBytes: counted(log) }), await logitsOf(folder));
     assert.equal(log.length, 2, "bundle.json and one chunk");

@@ -1,0 +1,306 @@
+// Reads chunks: from the store where it has them, else over the line, several at once, checked, and kept for the next
+// visit. Whoever reads in the order of the files finds the next chunks on their way; what lies behind is let go, so
+// that memory holds a window of the files, never a file.
+
+import { EngineError } from "../engine/errors.ts";
+import type { ChunkStore, Digest, Kept } from "./chunk_store.ts";
+import type { ChunkedFile, ChunkPlace } from "./chunked_file.ts";
+import { asFetchFailed, type FetchBytes } from "./fetch.ts";
+
+export interface ReaderOptions {
+  readonly fetchBytes: FetchBytes;
+  readonly store: ChunkStore | null;
+  readonly digest: Digest;
+  readonly signal: AbortSignal;
+  /** That the store keeps the chunks for. */
+  readonly bundle: string;
+  /** Whether a file's chunks are put into the store; those that are there are read. */
+  keeps(file: ChunkedFile): boolean;
+  missing(file: ChunkedFile): Promise<EngineError>;
+  onBytes(file: ChunkedFile, count: number, isCached: boolean): void;
+}
+
+/** Read ahead: so many bytes beyond the chunk that was asked for, and so many chunks where they are small. */
+const BYTES_AHEAD = 48 * 2 ** 20;
+const CHUNKS_AHEAD = 8;
+
+/** Requests at once, for which browsers open no more than six connections to a host. */
+const LANES = 4;
+
+interface Held {
+  readonly file: ChunkedFile;
+  readonly index: number;
+  readonly bytes: Promise<Uint8Array>;
+}
+
+export class ChunkReader {
+  readonly #options: ReaderOptions;
+  readonly #lanes = new Lanes(LANES);
+  readonly #storing = new Set<Promise<unknown>>();
+  /** Files whose host is being asked for the first time. */
+  readonly #asking = new Map<ChunkedFile, Promise<void>>();
+  /** The chunk that was read last, and those that follow it. */
+  #window: Held[] = [];
+  /** One that was read out of order. */
+  #aside: Held | null = null;
+  /** The file after each, in the order in which they will be read. */
+  #next = new Map<ChunkedFile, ChunkedFile>();
+
+  constructor(options: ReaderOptions) {
+    this.#options = options;
+  }
+
+  /** The order in which files will be read. */
+  plan(files: readonly ChunkedFile[]): void {
+    this.#next = new Map(files.slice(1).map((file, i) => [files[i], file]));
+  }
+
+  /** Begins to fetch a chunk; what fails is told when it is read. */
+  begin(file: ChunkedFile, index: number): void {
+    if (file.chunk(index) !== null) this.#window = [this.#held(file, index) ?? this.#request(file, index)];
+  }
+
+  /**
+   * A chunk; those that follow it are fetched ahead, those before it are let go. A glance aside (at the scales of codes,
+   * at another file's header) leaves the window where it is, until a second one follows on the first.
+   *
+   * Fails: FetchFailed, ChunkMismatch.
+   */
+  read(file: ChunkedFile, index: number): Promise<Uint8Array> {
+    const wanted = this.#held(file, index) ?? this.#request(file, index);
+    const at = this.#window.indexOf(wanted);
+    const next = this.#aside === null ? null : this.#after(this.#aside);
+    const isNext = next?.file === file && next.index === index;
+    if (at < 0 && this.#window.length > 0 && !isNext) this.#aside = wanted;
+    else this.#window = [wanted, ...this.#ahead(wanted)];
+    return wanted.bytes;
+  }
+
+  /** A chunk that nobody else will ask for. Fails: FetchFailed, ChunkMismatch. */
+  readOnce(file: ChunkedFile, index: number): Promise<Uint8Array> {
+    return this.#load(file, file.chunk(index) as ChunkPlace);
+  }
+
+  /** The first bytes of a file, whatever its chunks are: not kept, and not counted. Fails: FetchFailed. */
+  async readStart(file: ChunkedFile, bytes: number): Promise<Uint8Array> {
+    const place = { index: 0, offset: 0, bytes: Math.min(bytes, file.bytes ?? bytes), sha256: null, key: null };
+    return this.#download(file, place, () => undefined);
+  }
+
+  forget(file: ChunkedFile): void {
+    this.#window = this.#window.filter((each) => each.file !== file);
+    if (this.#aside?.file === file) this.#aside = null;
+    file.whole = null;
+  }
+
+  /** Resolves when everything that was fetched has been kept, or refused. */
+  async stored(): Promise<void> {
+    await Promise.all(this.#storing);
+  }
+
+  #held(file: ChunkedFile, index: number): Held | undefined {
+    const isWanted = (each: Held | null) => each?.file === file && each.index === index;
+    return this.#window.find(isWanted) ?? (isWanted(this.#aside) ? (this.#aside as Held) : undefined);
+  }
+
+  #request(file: ChunkedFile, index: number): Held {
+    const bytes = this.#load(file, file.chunk(index) as ChunkPlace);
+    bytes.catch(() => undefined); // its reader is told
+    return { file, index, bytes };
+  }
+
+  /** The place that follows, in the next file after the end; null where nobody knows whether there is one. */
+  #after({ file, index }: { file: ChunkedFile; index: number }): { file: ChunkedFile; index: number } | null {
+    if (file.bytes === null) return null;
+    if (file.chunk(index + 1) !== null) return { file, index: index + 1 };
+    const next = this.#next.get(file);
+    if (next === undefined || next.bytes === null) return null;
+    return next.chunk(0) === null ? this.#after({ file: next, index: 0 }) : { file: next, index: 0 };
+  }
+
+  #ahead(from: Held): Held[] {
+    const ahead: Held[] = [];
+    let bytes = 0;
+    let place = this.#after(from);
+    while (place !== null && ahead.length < CHUNKS_AHEAD) {
+      const { file, index } = place;
+      bytes += (file.chunk(index) as ChunkPlace).bytes;
+      if (bytes > BYTES_AHEAD) break;
+      ahead.push(this.#held(file, index) ?? this.#request(file, index));
+      place = this.#after(place);
+    }
+    return ahead;
+  }
+
+  async #load(file: ChunkedFile, place: ChunkPlace): Promise<Uint8Array> {
+    const { store, signal } = this.#options;
+    signal.throwIfAborted();
+    const stored = await this.#stored(file, place);
+    if (stored !== null) return stored;
+    const leave = await this.#lanes.enter();
+    let letGo = (): void => undefined;
+    let storing: Promise<unknown> | undefined;
+    try {
+      if (store !== null && place.key !== null) {
+        letGo = await store.claim(place.key, signal);
+        // Whoever had it before may have kept it.
+        const kept = await this.#stored(file, place);
+        if (kept !== null) return kept;
+      }
+      signal.throwIfAborted();
+      const bytes = await this.#fetch(file, place);
+      storing = this.#keep(file, place, bytes);
+      return bytes;
+    } finally {
+      // The lane stays taken until the bytes are kept: a slow disk slows the line, and memory stays bounded.
+      void (storing ?? Promise.resolve()).then(() => {
+        letGo();
+        leave();
+      });
+    }
+  }
+
+  /** From the store, if it has the chunk undamaged. */
+  async #stored(file: ChunkedFile, place: ChunkPlace): Promise<Uint8Array | null> {
+    const { store, digest } = this.#options;
+    const { key, sha256 } = place;
+    if (store === null || key === null) return null;
+    const kept = await store.get(key);
+    if (kept === undefined) return null;
+    if ((await digest(kept.bytes)) !== (sha256 ?? kept.sha256)) {
+      await store.delete(key);
+      return null;
+    }
+    if (kept.bytes.length < place.bytes) file.learnSize(place.offset + kept.bytes.length);
+    this.#options.onBytes(file, kept.bytes.length, true);
+    return kept.bytes;
+  }
+
+  async #keep(file: ChunkedFile, { key, sha256 }: ChunkPlace, bytes: Uint8Array): Promise<void> {
+    const { store, digest, bundle } = this.#options;
+    if (store === null || key === null || !this.#options.keeps(file)) return;
+    const keeping = (async () => {
+      const kept: Kept = { bytes, sha256: sha256 ?? (await digest(bytes)) };
+      await store.put(bundle, key, kept);
+    })();
+    this.#storing.add(keeping);
+    await keeping.finally(() => this.#storing.delete(keeping));
+  }
+
+  /** Over the line, once more where it comes damaged. */
+  async #fetch(file: ChunkedFile, place: ChunkPlace): Promise<Uint8Array> {
+    const { digest, onBytes } = this.#options;
+    let found = "";
+    for (let attempt = 0; attempt < 2; attempt++) {
+      let counted = 0;
+      const bytes = await this.#download(file, place, (count) => {
+        counted += count;
+        onBytes(file, count, false);
+      });
+      onBytes(file, bytes.length - counted, false);
+      found = place.sha256 === null ? "" : await digest(bytes);
+      if (place.sha256 === null || found === place.sha256) return bytes;
+      file.whole = null;
+      onBytes(file, -bytes.length, false);
+    }
+    throw new EngineError(
+      "ChunkMismatch",
+      `${file.name}: the chunk at ${place.offset} (${place.bytes} bytes) has SHA-256 ${found}, fetched twice; bundle.json says ${place.sha256}; export or upload the bundle again`,
+      { file: file.name, offset: place.offset },
+    );
+  }
+
+  /** A host that ignores ranges sends the whole file: the other chunks are then cut from it too. */
+  async #download(file: ChunkedFile, place: ChunkPlace, onBytes: (count: number) => void): Promise<Uint8Array> {
+    const known = file.cuts === null ? await this.#first(file, place, onBytes) : null;
+    if (known !== null) return known;
+    if (file.whole !== null) {
+      const whole = await file.whole;
+      if (whole !== null) return whole.slice(place.offset, place.offset + place.bytes);
+    }
+    return this.#ask(file, place, onBytes);
+  }
+
+  /** Only one asks a file's host until it is known whether it cuts: four whole files at once would be three too many. */
+  async #first(file: ChunkedFile, place: ChunkPlace, onBytes: (count: number) => void): Promise<Uint8Array | null> {
+    const asking = this.#asking.get(file);
+    if (asking !== undefined) {
+      await asking;
+      return null;
+    }
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#asking.set(file, promise);
+    try {
+      return await this.#ask(file, place, onBytes, resolve);
+    } finally {
+      resolve();
+      this.#asking.delete(file);
+    }
+  }
+
+  async #ask(
+    file: ChunkedFile,
+    place: ChunkPlace,
+    onBytes: (count: number) => void,
+    onAnswer: () => void = () => undefined,
+  ): Promise<Uint8Array> {
+    const { fetchBytes, signal } = this.#options;
+    const isAll = place.offset === 0 && place.bytes === file.bytes;
+    let isWhole = isAll;
+    const range = isAll ? undefined : { offset: place.offset, bytes: place.bytes };
+    const fetching = fetchBytes(file.url, range, {
+      signal,
+      onBytes,
+      onHead: (head) => {
+        if (head.status < 300) {
+          file.learn(head);
+          file.cuts = !head.isWhole;
+          isWhole ||= head.isWhole;
+          if (head.isWhole) file.whole = fetching;
+        }
+        onAnswer();
+      },
+    });
+    const bytes = await asFetchFailed(file.url, () => fetching);
+    if (bytes === null) throw await this.#options.missing(file);
+    // A host without heads (a function of the tests, say) shows by the length that it can't cut.
+    if (!isWhole && bytes.length > place.bytes) {
+      isWhole = true;
+      file.cuts = false;
+      file.whole = Promise.resolve(bytes);
+    }
+    if (isWhole && !isAll) {
+      file.learnSize(bytes.length);
+      return bytes.slice(place.offset, place.offset + place.bytes);
+    }
+    if (bytes.length < place.bytes) {
+      // Of a file whose size nobody told, that is its end; a chunk of bundle.json is judged by its SHA-256.
+      file.learnSize(place.offset + bytes.length);
+      if (place.sha256 === null) file.check(0, Math.min(place.offset + place.bytes, file.bytes as number));
+    }
+    return bytes;
+  }
+}
+
+/** Lets so many in at once, the others in the order in which they came. */
+class Lanes {
+  #free: number;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(count: number) {
+    this.#free = count;
+  }
+
+  async enter(): Promise<() => void> {
+    if (this.#free > 0) this.#free--;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    let isIn = true;
+    return () => {
+      if (!isIn) return;
+      isIn = false;
+      const next = this.#waiting.shift();
+      if (next !== undefined) next();
+      else this.#free++;
+    };
+  }
+}
