@@ -198,6 +198,7 @@ export class Generation implements LivePass {
         span,
         watch: this.#watch,
         capture: (name, value) => this.#capture(name, value, span),
+        show: (value) => backend.retain(value),
         finished: (logits) => {
           this.#milliseconds += run.milliseconds;
           this.#run = null;

@@ -218,6 +218,7 @@ export class Pass implements LivePass {
         span,
         watch: this.#watch,
         capture: (name, value) => this.#capture(backend, taping, name, value),
+        show: (value) => taping?.watch(value) ?? backend.retain(value),
         finished: (result) => {
           if (this.#cache !== null) this.#cache.padding = cachedAfter(padding, this.#cache.padding, span);
           this.#finish(backend, result);

@@ -29,6 +29,8 @@ export interface RunOptions {
   readonly watch: Watch;
   /** A value at a hook point, borrowed; answers what the model goes on with in its place, handed over, or null. */
   capture(name: string, value: Value): Value | null;
+  /** The value that a hook shows, and that goes on if it is not replaced; owned by the caller. */
+  show(value: Value): Value;
   /** The result, handed over. */
   finished(result: Value): void;
   failed(error: unknown): void;
@@ -148,9 +150,10 @@ export class Run {
   }
 
   #ask(name: string, original: Value, intervened: Value | null): void {
-    const { backend, pass, span } = this.#options;
+    const { backend, pass, span, show } = this.#options;
     const { tensors } = this.#host;
-    const value = intervened ?? backend.retain(original);
+    const value = show(intervened ?? original);
+    if (intervened !== null) backend.release(intervened);
     const tensor = tensors.promise(tensors.nextOwnId(), `pass ${pass}, ${name}`);
     tensors.fulfil(tensor, backend.retain(value), backend);
     if (tensor.state === "poisoned") {
