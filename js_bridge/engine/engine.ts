@@ -10,6 +10,7 @@ import type {
   LoadRequest,
   ModelId,
   OperateRequest,
+  ParityRequest,
   Request,
   TensorId,
 } from "../protocol.ts";
@@ -25,6 +26,7 @@ import { forecast } from "./forecast.ts";
 import { loadModel, type Model, readCheckpoint, releaseWeights } from "./model.ts";
 import { answerGradient } from "./gradient.ts";
 import { operate } from "./operation.ts";
+import { parity, REFERENCE } from "./parity.ts";
 import { PassTable } from "./pass_table.ts";
 import { checkShape, elementsOf, lastOf, showShape } from "./shape.ts";
 import { statisticsOf, topOf } from "./statistics.ts";
@@ -67,6 +69,10 @@ class MessageEngine implements Engine {
   readonly #tensors: TensorTable;
   readonly #backends: Backends;
   readonly #models = new Map<ModelId, Model>();
+  /** Where each model came from. */
+  readonly #bundles = new Map<ModelId, Bundle>();
+  /** The requests whose runs go on. */
+  readonly #parities = new Set<number>();
   readonly #caches = new CacheTable();
   readonly #passes: PassTable;
   #nextModel = 1;
@@ -173,6 +179,11 @@ class MessageEngine implements Engine {
           now: this.#now,
         });
         return undefined;
+      case "parity":
+        return this.#parity(message);
+      case "cancelParity":
+        this.#parities.delete(message.parity);
+        return undefined;
       case "read":
         this.#whenReady(message.id, message.tensor, (tensor) => {
           const { shape, numbers } = this.#read(tensor);
@@ -250,6 +261,7 @@ class MessageEngine implements Engine {
     const name = message.bundle.replace(/\/+$/, "").split("/").pop() || message.bundle;
     const model = await loadModel(this.#nextModel++, name, bundle, checkpoint, backend);
     this.#models.set(model.id, model);
+    this.#bundles.set(model.id, bundle);
     this.#home = backend;
     this.#post(loadedAnswer(id, model, probe, address));
   }
@@ -259,6 +271,7 @@ class MessageEngine implements Engine {
     this.#passes.cancelOf(model);
     this.#caches.releaseOf(id);
     this.#models.delete(id);
+    this.#bundles.delete(id);
     releaseWeights(model.backend, model.weights);
   }
 
@@ -315,6 +328,25 @@ class MessageEngine implements Engine {
         this.#tensors.poison(result, withOperation(error, message, inputs));
       }
     });
+  }
+
+  async #parity({ id, model: modelId }: ParityRequest): Promise<void> {
+    const model = this.#model(modelId);
+    const bundle = this.#bundles.get(modelId) as Bundle;
+    this.#parities.add(id);
+    try {
+      const found = await parity(model, (await bundle.has(REFERENCE)) ? await bundle.readAll(REFERENCE) : null, {
+        check: () => {
+          if (!this.#parities.has(id)) throw new EngineError("PassCancelled", `Parity run ${id} was cancelled`);
+          this.#model(modelId);
+        },
+        later: (action) => this.#defer(action),
+        now: this.#now,
+      });
+      this.#post({ kind: "parity", id, ...found });
+    } finally {
+      this.#parities.delete(id);
+    }
   }
 
   /** Runs an action with a tensor once it is computed; answers `failed` with what poisoned it. */

@@ -3,7 +3,7 @@
 // reference was made with the very weights of the bundle, rounded as they are. The tolerances and their reasons are
 // those of `neuroscope verify` (export/verify.py); the format of the reference is export/reference.py's.
 
-import type { ErrorName, ParityAnswer, ParityRow } from "../protocol.ts";
+import type { ParityAnswer, ParityRow } from "../protocol.ts";
 import { forward, WHOLE_PASS } from "./decoder.ts";
 import { EngineError } from "./errors.ts";
 import type { Model } from "./model.ts";
@@ -127,8 +127,8 @@ export function* parityRows(model: Model, { prompts }: Reference): Generator<voi
 
 /** What a parity run needs of its engine. */
 export interface ParityHost {
-  /** Whether it was cancelled, or the model unloaded; null: neither. */
-  readonly ended: () => { name: ErrorName; message: string } | null;
+  /** Fails, once the run is to end: when it was cancelled, or the model unloaded. */
+  check(): void;
   /** Runs an action after the messages that are already waiting. */
   later(action: () => void): void;
   now(): number;
@@ -156,8 +156,7 @@ export async function parity(
     for (;;) {
       const began = host.now();
       do {
-        const ended = host.ended();
-        if (ended !== null) throw new EngineError(ended.name, ended.message);
+        host.check();
         const step = run.next();
         if (step.done === true) return { backend: model.backend.name, madeWith: reference.madeWith, rows: step.value };
       } while (host.now() - began < SLICE);
