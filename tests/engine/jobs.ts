@@ -78,6 +78,7 @@ export async function runJob(mailbox: Mailbox, job: Job): Promise<JobResult> {
   let onHook: (event: Extract<Answer, { kind: "hook" }>) => void = () => undefined;
   mailbox.onMessage = (message, attachments) => {
     if (message.kind === "progress") progress = message;
+    else if (message.kind === "token") return; // an event, though it has an id
     else if (message.kind === "hook") onHook(message);
     else if ("id" in message && message.id !== undefined) {
       const asked = waiting.get(message.id);

@@ -2,6 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 import { createEngine, type Engine, type EngineOptions } from "../../js_bridge/engine/engine.ts";
+import { besideKernels } from "../../js_bridge/kernels/threads.ts";
 import type { Answer, Attachment, HookEvent, LoadedAnswer, Request } from "../../js_bridge/protocol.ts";
 import { readFiles } from "../../js_bridge/store/files.ts";
 
@@ -29,7 +30,7 @@ export class Session {
   constructor(options: Partial<EngineOptions> = {}) {
     this.engine = createEngine({
       fetchBytes: readFiles,
-      fetchKernels: () => readFiles(KERNELS),
+      fetchKernels: (file) => readFiles(besideKernels(KERNELS, file)),
       ...options,
       post: (message, attachments) => this.#receive(message, attachments),
     });
@@ -74,7 +75,7 @@ export class Session {
       return;
     }
     const id = "id" in message ? message.id : undefined;
-    const waiting = id === undefined || message.kind === "progress" ? undefined : this.#waiting.get(id);
+    const waiting = id === undefined || message.kind === "progress" || message.kind === "token" ? undefined : this.#waiting.get(id);
     if (waiting === undefined) {
       this.events.push(message);
       return;
