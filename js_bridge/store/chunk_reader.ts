@@ -71,8 +71,8 @@ export class ChunkReader {
     const at = this.#window.indexOf(wanted);
     const next = this.#aside === null ? null : this.#after(this.#aside);
     const isNext = next?.file === file && next.index === index;
-    if (at < 0 && this.#window.length > 0 && !isNext) this.#aside = wanted;
-    else this.#window = [wanted, ...this.#ahead(wanted)];
+    if (this.#window.length === 0 || at === 0 || at === 1 || isNext) this.#window = [wanted, ...this.#ahead(wanted)];
+    else this.#aside = wanted;
     return wanted.bytes;
   }
 
