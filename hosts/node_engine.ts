@@ -1,10 +1,12 @@
 // The engine in Node's own process, over the folders of bundles that it is told: for the command line and for upstream.
 
-import { readFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { Worker } from "node:worker_threads";
 import { createEngine } from "../js_bridge/engine/engine.ts";
 import { BundleList } from "../js_bridge/host/bundle_list.ts";
 import type { Attachment, HostMessage } from "../js_bridge/host/neuroscope_host.ts";
 import { Outstanding } from "../js_bridge/host/outstanding.ts";
+import { besideKernels, THREAD_SCRIPT, type ThreadHost, threadsFor } from "../js_bridge/kernels/threads.ts";
 import type { Request } from "../js_bridge/protocol.ts";
 import { readFiles } from "../js_bridge/store/files.ts";
 
@@ -13,7 +15,7 @@ export interface NodeEngineOptions {
   readonly bundles: Record<string, string>;
   /** What `auto` means here. */
   readonly backend: string;
-  /** The path of kernels.wasm; null where no bundle is given, so that nothing can be computed. */
+  /** The path of kernels.wasm, with what is built beside it; null where no bundle is given, so that nothing can be computed. */
   readonly kernels: string | null;
 }
 
@@ -37,7 +39,8 @@ export function connectEngine(
   const engine = createEngine({
     post: (message, attachments) => answer(message as unknown as HostMessage, attachments),
     fetchBytes: readFiles,
-    fetchKernels: async () => (kernels === null ? null : new Uint8Array(await readFile(kernels))),
+    fetchKernels: async (file) => (kernels === null ? null : readFiles(besideKernels(kernels, file))),
+    threads: kernels === null ? null : nodeThreads(kernels),
     defer: (action) => void setImmediate(action),
     log: (text) => process.stderr.write(`${text}\n`),
   });
@@ -50,5 +53,30 @@ export function connectEngine(
       else engine.handle(aimed.request as unknown as Request, attachments);
     },
     isBusy: () => outstanding.isBusy(),
+  };
+}
+
+/** Helper threads as Node's workers, which never keep the process alive. */
+export function nodeThreads(kernels: string, count = threadsFor(availableParallelism())): ThreadHost {
+  return {
+    count,
+    open: () => {
+      const worker = new Worker(besideKernels(kernels, THREAD_SCRIPT));
+      return {
+        start(task, onReady, onDeath) {
+          worker.once("message", () => {
+            worker.unref();
+            onReady();
+          });
+          worker.on("error", (error) => onDeath((error as Error).message));
+          worker.on("exit", (status) => onDeath(`it ended with status ${status}`));
+          worker.postMessage(task);
+        },
+        stop: () => {
+          worker.unref();
+          void worker.terminate();
+        },
+      };
+    },
   };
 }

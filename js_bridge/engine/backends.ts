@@ -3,7 +3,9 @@
 
 import type { BackendName } from "../protocol.ts";
 import { ReferenceBackend } from "../kernels/reference.ts";
+import type { ThreadHost } from "../kernels/threads.ts";
 import { openWasmBackend } from "../kernels/wasm.ts";
+import type { FetchKernels } from "../kernels/wasm_module.ts";
 import { openWebglBackend } from "../kernels/webgl.ts";
 import { type Backend, laidOut } from "./backend.ts";
 import { EngineError } from "./errors.ts";
@@ -12,7 +14,8 @@ import { EngineError } from "./errors.ts";
 export type BackendOpener = () => Promise<Backend>;
 
 export interface BackendsOptions {
-  readonly fetchKernels?: () => Promise<Uint8Array | null>;
+  readonly fetchKernels?: FetchKernels;
+  readonly threads?: ThreadHost | null;
   readonly openers: Partial<Record<BackendName, BackendOpener>>;
   readonly now: () => number;
   readonly log: (text: string) => void;
@@ -36,7 +39,7 @@ export class Backends {
     this.#options = options;
     this.#openers = {
       reference: async () => this.plain,
-      wasm: () => openWasmBackend(options.fetchKernels),
+      wasm: () => openWasmBackend(options),
       webgl: async () => openWebglBackend(() => this.#forget("webgl")),
       ...options.openers,
     };

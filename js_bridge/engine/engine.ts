@@ -14,6 +14,8 @@ import type {
   Request,
   TensorId,
 } from "../protocol.ts";
+import type { ThreadHost } from "../kernels/threads.ts";
+import type { FetchKernels } from "../kernels/wasm_module.ts";
 import { Bundle } from "../store/bundle.ts";
 import type { ChunkStore } from "../store/chunk_store.ts";
 import type { FetchBytes } from "../store/fetch.ts";
@@ -36,8 +38,10 @@ import { type Tensor, TensorTable } from "./tensor_table.ts";
 export interface EngineOptions {
   post(message: Answer, attachments: Attachment[]): void;
   fetchBytes: FetchBytes;
-  /** The build of js_bridge/kernels/assembly; null when it is not there. */
-  fetchKernels?: () => Promise<Uint8Array | null>;
+  /** A file of the build of js_bridge/kernels, by its name; null when it is not there. */
+  fetchKernels?: FetchKernels;
+  /** Where the WebAssembly backend gets its helper threads; without it there are none. */
+  threads?: ThreadHost | null;
   store?: ChunkStore | null;
   /** SHA-256, where not crypto.subtle's. */
   digest?: (bytes: Uint8Array) => Promise<string>;
@@ -103,6 +107,7 @@ class MessageEngine implements Engine {
     });
     this.#backends = new Backends({
       fetchKernels: options.fetchKernels,
+      threads: options.threads,
       openers: options.openers ?? {},
       now: this.#now,
       log: options.log ?? (() => undefined),

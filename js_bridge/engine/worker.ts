@@ -1,6 +1,7 @@
 // The engine in a worker of the page. The wire is protocol.ts's messages as {message, attachments}, the attachments
 // transferred; the first message is {settings}, what only the page knows.
 
+import { besideKernels, webThreads } from "../kernels/threads.ts";
 import type { Answer, Attachment, Request } from "../protocol.ts";
 import { fetchOverHttp } from "../store/fetch.ts";
 import { openIndexedChunks } from "../store/indexed_chunks.ts";
@@ -9,7 +10,7 @@ import { createEngine, type Engine } from "./engine.ts";
 import { EngineError } from "./errors.ts";
 
 export interface WorkerSettings {
-  /** Address of kernels.wasm. */
+  /** Address of kernels.wasm; its other builds and the helper threads' script lie beside it. */
   readonly kernels: string;
   /** Folder of bundles that are named, not addressed. */
   readonly bundles: string;
@@ -42,7 +43,8 @@ async function start({ kernels, bundles, budget, without = [] }: WorkerSettings)
         attachments.map((each) => each.buffer as ArrayBuffer),
       ),
     fetchBytes: fetchOverHttp,
-    fetchKernels: () => fetchOverHttp(kernels),
+    fetchKernels: (file) => fetchOverHttp(besideKernels(kernels, file)),
+    threads: without.includes("threads") ? null : webThreads(kernels),
     store,
     log,
     budget,

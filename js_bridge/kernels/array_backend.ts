@@ -36,7 +36,10 @@ const BINARY: Record<BinaryOperation, (a: number, b: number) => number> = {
 
 export abstract class ArrayBackend implements Backend {
   abstract readonly name: BackendName;
-  readonly threads: number = 1;
+  get threads(): number {
+    return 1;
+  }
+
   bytes = 0;
 
   protected abstract room(bytes: number): Storage;

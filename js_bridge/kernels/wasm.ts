@@ -1,246 +1,370 @@
-// The backend in WebAssembly SIMD: kernels.wasm for the forward pass, plain loops over its memory for the rest.
+// The backend in WebAssembly SIMD: tensors in the memory of kernels.wasm, one kernel for each operation (wasm_module.ts
+// opens them, assembly/ has them). `reference` is what every one of them is compared with.
 
-import type {
-  Activation,
-  Matrix,
-  MatrixLayout,
-  MatrixWriter,
-  Reach,
-  ScoreOptions,
-  Storage,
-  Value,
-} from "../engine/backend.ts";
+import type { Activation, Matrix, MatrixLayout, MatrixWriter, Reach, ScoreOptions, Storage, Value } from "../engine/backend.ts";
 import { EngineError } from "../engine/errors.ts";
-import { elementsOf, lastOf, sameShape } from "../engine/shape.ts";
-import type { BinaryOperation, Shape } from "../protocol.ts";
-import { ArrayKernels } from "./array_kernels.ts";
-import { Memory } from "./memory.ts";
+import { broadcastStrides, elementsOf, lastOf, sameShape } from "../engine/shape.ts";
+import type { BinaryOperation, Reduction, Shape, UnaryOperation } from "../protocol.ts";
+import { ArrayBackend } from "./array_backend.ts";
+import { mergeAxes } from "./repetition.ts";
+import { type PanelMatrix, writePanels } from "./wasm_matrix.ts";
+import { bitsOf, type Kernels, openKernels, type WasmOptions } from "./wasm_module.ts";
 
 interface WasmStorage extends Storage {
   readonly start: number;
+  /** Numbers from the start that some value shows; what lies behind them may be written. */
+  filled: number;
 }
 
-interface PanelMatrix extends Matrix {
-  /** [ceil(outputs/8)][inputs][8] */
-  readonly start: number;
-}
+// The kernels know these by their places.
+const ACTIVATION_KINDS: readonly Activation[] = ["geluTanh", "geluErf", "relu", "silu"];
+const BINARY_OPERATIONS: readonly BinaryOperation[] = ["add", "subtract", "multiply", "divide", "minimum", "maximum"];
+const UNARY_OPERATIONS: readonly UnaryOperation[] = ["negate", "exp", "log", "sqrt", "tanh", "absolute", "square"];
+const REDUCTIONS: readonly Reduction[] = ["sum", "mean", "max", "min", "argmax"];
 
-/** What kernels/assembly/index.ts exports. */
-interface Kernels {
-  memory: WebAssembly.Memory;
-  heapBase(): number;
-  product(x: number, panels: number, bias: number, y: number, rows: number, inputs: number, outputs: number): void;
-  column(panels: number, id: number, y: number, inputs: number): void;
-  normScale(x: number, y: number, rows: number, width: number, epsilon: number): void;
-  normalize(x: number, scale: number, y: number, rows: number, width: number): void;
-  affine(x: number, weight: number, bias: number, y: number, rows: number, width: number): void;
-  geluTanh(x: number, y: number, count: number): void;
-  softmax(x: number, y: number, rows: number, width: number): void;
-  add(x: number, y: number, z: number, count: number): void;
-  scores(
-    q: number,
-    k: number,
-    y: number,
-    batches: number,
-    positions: number,
-    heads: number,
-    width: number,
-    factor: number,
-  ): void;
-  mix(pattern: number, v: number, z: number, batches: number, positions: number, heads: number, width: number): void;
-}
+/** Numbers of a flat operation that make one unit of work. */
+const STRETCH = 1024;
 
-const NAMES = [
-  "memory",
-  "heapBase",
-  "product",
-  "column",
-  "normScale",
-  "normalize",
-  "affine",
-  "geluTanh",
-  "softmax",
-  "add",
-  "scores",
-  "mix",
-] as const satisfies readonly (keyof Kernels)[];
+/** Inputs that make one unit of productTransposed. */
+const BLOCK = 128;
 
-const PANEL = 8;
+/** Room that a sequence of keys gets beyond what it needs, when it has outgrown its storage. */
+const GROWTH = 1.25;
+const LEAST_GROWTH = 16;
 
 /** Fails: BackendUnavailable without the file, without SIMD, or with a file of another build. */
-export async function openWasmBackend(fetchKernels?: () => Promise<Uint8Array | null>): Promise<WasmBackend> {
-  const unavailable = (text: string) =>
-    new EngineError("BackendUnavailable", `Backend wasm: ${text}; build it with: node js_bridge/kernels/build.ts`, {
-      backend: "wasm",
-    });
-  const bytes = await fetchKernels?.();
-  if (bytes === undefined || bytes === null) throw unavailable("kernels.wasm is not there");
-  if (!WebAssembly.validate(bytes as Uint8Array<ArrayBuffer>))
-    throw unavailable("kernels.wasm is damaged, or WebAssembly has no SIMD here");
-  const { instance } = await WebAssembly.instantiate(bytes as Uint8Array<ArrayBuffer>, {
-    env: { abort: () => undefined },
-  });
-  const missing = NAMES.filter((name) => !(name in instance.exports));
-  if (missing.length > 0) throw unavailable(`kernels.wasm is from another build, it lacks ${missing.join(", ")}`);
-  return new WasmBackend(instance.exports as unknown as Kernels);
+export async function openWasmBackend(options: WasmOptions = {}): Promise<WasmBackend> {
+  return new WasmBackend(await openKernels(options));
 }
 
-export class WasmBackend extends ArrayKernels {
+export class WasmBackend extends ArrayBackend {
   readonly name = "wasm";
   readonly #kernels: Kernels;
-  readonly #memory: Memory;
 
   constructor(kernels: Kernels) {
     super();
     this.#kernels = kernels;
-    this.#memory = new Memory(kernels.memory, kernels.heapBase() >>> 0);
+  }
+
+  override get threads(): number {
+    return this.#kernels.threads;
+  }
+
+  /** What WebAssembly's memory takes, in use or free. */
+  get memoryBytes(): number {
+    return this.#kernels.memory.bytes;
   }
 
   protected room(bytes: number): Storage {
-    return { start: this.#start(bytes), bytes, references: 1 } as WasmStorage;
+    return { start: this.#start(bytes), bytes, references: 1, filled: bytes / 4 } as WasmStorage;
   }
 
   protected view(value: Value): Float32Array {
-    return this.#memory.floats(at(value), elementsOf(value.shape));
+    return this.#kernels.memory.floats(at(value), elementsOf(value.shape));
   }
 
   protected free(storage: Storage): void {
-    this.#memory.free((storage as WasmStorage).start, storage.bytes);
+    this.#kernels.memory.free((storage as WasmStorage).start);
   }
 
-  startMatrix({ inputs, outputs, transposed, scales }: MatrixLayout): MatrixWriter {
-    const bytes = 4 * Math.ceil(outputs / PANEL) * inputs * PANEL;
-    const start = this.#start(bytes);
-    this.#memory.floats(start, bytes / 4).fill(0, Math.floor(outputs / PANEL) * inputs * PANEL);
-    let row = 0;
-    return {
-      write: (rows) => {
-        const to = this.#memory.floats(start, bytes / 4);
-        const width = transposed ? inputs : outputs;
-        for (let at = 0; at < rows.length; at += width, row++) {
-          for (let i = 0; i < width; i++) {
-            const [k, n] = transposed ? [i, row] : [row, i];
-            to[((n >> 3) * inputs + k) * PANEL + (n & 7)] = rows[at + i] * (scales?.[n] ?? 1);
-          }
-        }
-      },
-      finish: () => {
-        this.bytes += bytes;
-        return { inputs, outputs, bytes, start } as PanelMatrix;
-      },
-      abandon: () => this.#memory.free(start, bytes),
+  startMatrix(layout: MatrixLayout): MatrixWriter {
+    const room = {
+      allocate: (bytes: number) => this.#start(bytes),
+      free: (start: number) => this.#kernels.memory.free(start),
     };
+    return writePanels(this.#kernels, room, layout, (bytes) => {
+      this.bytes += bytes;
+    });
   }
 
   releaseMatrix(matrix: Matrix): void {
     this.bytes -= matrix.bytes;
-    this.#memory.free((matrix as PanelMatrix).start, matrix.bytes);
+    this.#kernels.memory.free((matrix as PanelMatrix).start);
   }
 
   columns(table: Matrix, ids: Int32Array, lead: Shape): Value {
-    const { inputs, start } = table as PanelMatrix;
+    const { inputs, start, scales } = table as PanelMatrix;
     const result = this.allocate([...lead, inputs]);
-    ids.forEach((id, row) => this.#kernels.column(start, id, at(result) + 4 * row * inputs, inputs));
+    this.#withInts(ids, (list) => {
+      this.#kernels.run("COLUMNS", ids.length, 4 * inputs, list, start, scales, at(result), inputs);
+    });
     return result;
   }
 
   /** Storages are rounded up to whole panels, so the bias may be read 8 at a time. */
   product(x: Value, matrix: Matrix, bias: Value | null): Value {
-    const { inputs, outputs, start } = matrix as PanelMatrix;
+    const { inputs, outputs, start, scales } = matrix as PanelMatrix;
     const result = this.allocate([...x.shape.slice(0, -1), outputs]);
     const rows = elementsOf(x.shape) / inputs;
-    this.#kernels.product(at(x), start, bias === null ? 0 : at(bias), at(result), rows, inputs, outputs);
+    const panels = Math.ceil(outputs / 8);
+    const cost = 8 * rows * inputs;
+    const [from, to, offset] = [at(x), at(result), atOrNone(bias)];
+    if (scales === 0) this.#kernels.run("PRODUCT", panels, cost, from, start, offset, to, rows, inputs, outputs);
+    else this.#kernels.run("PRODUCT_INT8", panels, cost, from, start, scales, offset, to, rows, inputs, outputs);
     return result;
   }
 
   productTransposed(y: Value, matrix: Matrix): Value {
-    const { inputs, outputs, start } = matrix as PanelMatrix;
+    const { inputs, outputs, start, scales } = matrix as PanelMatrix;
     const result = this.allocate([...y.shape.slice(0, -1), inputs]);
-    const panels = this.#memory.floats(start, Math.ceil(outputs / PANEL) * inputs * PANEL);
-    const [from, to] = [this.view(y), this.view(result)];
-    for (let row = 0; row < from.length / outputs; row++) {
-      for (let i = 0; i < inputs; i++) {
-        let sum = 0;
-        for (let o = 0; o < outputs; o++) {
-          sum += from[row * outputs + o] * panels[((o >> 3) * inputs + i) * PANEL + (o & 7)];
-        }
-        to[row * inputs + i] = sum;
+    const rows = elementsOf(y.shape) / outputs;
+    const blocks = Math.ceil(inputs / BLOCK);
+    const cost = BLOCK * rows * outputs;
+    const to = at(result);
+    this.#kernels.run("PRODUCT_TRANSPOSED", blocks, cost, at(y), start, scales, to, rows, inputs, outputs);
+    return result;
+  }
+
+  normScale(x: Value, epsilon: number, centred: boolean): Value {
+    const result = this.allocate([...x.shape.slice(0, -1), 1]);
+    const width = lastOf(x.shape);
+    const rows = elementsOf(result.shape);
+    this.#kernels.run("NORM_SCALE", rows, width, at(x), at(result), width, bitsOf(epsilon), Number(centred));
+    return result;
+  }
+
+  normalize(x: Value, scale: Value, centred: boolean): Value {
+    const result = this.allocate(x.shape);
+    const width = lastOf(x.shape);
+    const rows = elementsOf(scale.shape);
+    this.#kernels.run("NORMALIZE", rows, 2 * width, at(x), at(scale), at(result), width, Number(centred));
+    return result;
+  }
+
+  affine(x: Value, weight: Value | null, bias: Value | null): Value {
+    const result = this.allocate(x.shape);
+    const width = lastOf(x.shape);
+    const rows = elementsOf(x.shape) / width;
+    this.#kernels.run("AFFINE", rows, width, at(x), atOrNone(weight), atOrNone(bias), at(result), width);
+    return result;
+  }
+
+  norm(x: Value, weight: Value | null, bias: Value | null, epsilon: number, centred: boolean): Value {
+    const result = this.allocate(x.shape);
+    const width = lastOf(x.shape);
+    const [w, b, to] = [atOrNone(weight), atOrNone(bias), at(result)];
+    const rows = elementsOf(x.shape) / width;
+    this.#kernels.run("NORM", rows, 3 * width, at(x), w, b, to, width, bitsOf(epsilon), Number(centred));
+    return result;
+  }
+
+  activate(kind: Activation, x: Value): Value {
+    const result = this.allocate(x.shape);
+    this.#kernels.run("ACTIVATE", groupsOf(x), 64, ACTIVATION_KINDS.indexOf(kind), at(x), at(result));
+    return result;
+  }
+
+  activateGradient(kind: Activation, x: Value, gradient: Value): Value {
+    const result = this.allocate(x.shape);
+    const number = ACTIVATION_KINDS.indexOf(kind);
+    this.#kernels.run("ACTIVATE_GRADIENT", groupsOf(x), 96, number, at(x), at(gradient), at(result));
+    return result;
+  }
+
+  rotate(x: Value, cosines: Value, sines: Value): Value {
+    const [, , heads, width] = x.shape;
+    const result = this.allocate(x.shape);
+    const rows = elementsOf(x.shape) / width;
+    const half = lastOf(cosines.shape);
+    this.#kernels.run("ROTATE", rows, width, at(x), at(cosines), at(sines), at(result), heads, width, half);
+    return result;
+  }
+
+  scores(q: Value, k: Value, { factor, softCap, reach }: ScoreOptions): Value {
+    const [batches, positions, heads, width] = q.shape;
+    const [, keyPositions, keyHeads] = k.shape;
+    const result = this.allocate([batches, heads, positions, keyPositions]);
+    const cap = bitsOf(softCap ?? 0);
+    this.#withReach(reach, (...seen) => {
+      const shape = [positions, keyPositions, heads, keyHeads, width];
+      const rows = batches * heads * positions;
+      const cost = keyPositions * width;
+      this.#kernels.run("SCORES", rows, cost, at(q), at(k), at(result), ...shape, bitsOf(factor), cap, ...seen);
+    });
+    return result;
+  }
+
+  softmax(x: Value, sinks: Value | null): Value {
+    const result = this.allocate(x.shape);
+    const width = lastOf(x.shape);
+    const rows = elementsOf(x.shape) / width;
+    const [heads, queries] = sinks === null ? [1, 1] : [elementsOf(sinks.shape), x.shape[2]];
+    this.#kernels.run("SOFTMAX", rows, 16 * width, at(x), atOrNone(sinks), at(result), width, heads, queries);
+    return result;
+  }
+
+  mix(pattern: Value, v: Value, reach: Reach | null): Value {
+    const [batches, heads, positions, keyPositions] = pattern.shape;
+    const [, , keyHeads, width] = v.shape;
+    const result = this.allocate([batches, positions, heads, width]);
+    this.#withReach(reach, (...seen) => {
+      const shape = [positions, keyPositions, heads, keyHeads, width];
+      const rows = batches * heads * positions;
+      this.#kernels.run("MIX", rows, keyPositions * width, at(pattern), at(v), at(result), ...shape, ...seen);
+    });
+    return result;
+  }
+
+  mixTransposed(pattern: Value, x: Value, keyValueHeads: number): Value {
+    const [batches, heads, queries, keys] = pattern.shape;
+    const width = lastOf(x.shape);
+    const result = this.allocate([batches, keys, keyValueHeads, width]);
+    const rows = batches * keys * keyValueHeads;
+    const cost = (queries * width * heads) / keyValueHeads;
+    const shape = [queries, keys, heads, keyValueHeads, width];
+    this.#kernels.run("MIX_TRANSPOSED", rows, cost, at(pattern), at(x), at(result), ...shape);
+    return result;
+  }
+
+  /** In place where `before` shows all that its storage holds and there is room behind it; a copy grows with room to spare. */
+  extend(before: Value | null, count: number, fresh: Value): Value {
+    const [batches, positions, heads, width] = fresh.shape;
+    const row = heads * width;
+    const shape = [batches, count + positions, heads, width];
+    const { memory } = this.#kernels;
+    if (before !== null && batches === 1 && count === before.shape[1]) {
+      const storage = before.storage as WasmStorage;
+      const end = count * row;
+      if (storage.filled === end && storage.bytes >= 4 * elementsOf(shape)) {
+        memory.floats(storage.start + 4 * end, positions * row).set(this.view(fresh));
+        storage.filled = elementsOf(shape);
+        storage.references++;
+        return { shape, storage };
       }
+    }
+    const total = count + positions;
+    const spare = before === null || batches > 1 ? 0 : Math.max(LEAST_GROWTH, Math.ceil(total * (GROWTH - 1)));
+    const { storage } = this.allocate([batches, total + spare, heads, width]);
+    (storage as WasmStorage).filled = elementsOf(shape);
+    const result = { shape, storage };
+    const to = this.view(result);
+    const [old, added] = [before === null ? null : this.view(before), this.view(fresh)];
+    for (let b = 0; b < batches; b++) {
+      const target = b * total * row;
+      if (before !== null && old !== null) {
+        const source = b * before.shape[1] * row;
+        to.set(old.subarray(source, source + count * row), target);
+      }
+      to.set(added.subarray(b * positions * row, (b + 1) * positions * row), target + count * row);
     }
     return result;
   }
 
-  override normScale(x: Value, epsilon: number, centred: boolean): Value {
-    if (!centred) return super.normScale(x, epsilon, centred);
-    const result = this.allocate([...x.shape.slice(0, -1), 1]);
-    this.#kernels.normScale(at(x), at(result), elementsOf(result.shape), lastOf(x.shape), epsilon);
-    return result;
-  }
-
-  override normalize(x: Value, scale: Value, centred: boolean): Value {
-    if (!centred) return super.normalize(x, scale, centred);
+  override unary(operation: UnaryOperation, x: Value): Value {
     const result = this.allocate(x.shape);
-    this.#kernels.normalize(at(x), at(scale), at(result), elementsOf(scale.shape), lastOf(x.shape));
-    return result;
-  }
-
-  override affine(x: Value, weight: Value | null, bias: Value | null): Value {
-    if (weight === null || bias === null) return super.affine(x, weight, bias);
-    const result = this.allocate(x.shape);
-    const width = lastOf(x.shape);
-    this.#kernels.affine(at(x), at(weight), at(bias), at(result), elementsOf(x.shape) / width, width);
-    return result;
-  }
-
-  override activate(kind: Activation, x: Value): Value {
-    if (kind !== "geluTanh") return super.activate(kind, x);
-    const result = this.allocate(x.shape);
-    this.#kernels.geluTanh(at(x), at(result), elementsOf(x.shape));
-    return result;
-  }
-
-  override scores(q: Value, k: Value, options: ScoreOptions): Value {
-    if (options.softCap !== null || !isCausal(options.reach, q, k)) return super.scores(q, k, options);
-    const [batches, positions, heads, width] = q.shape;
-    const result = this.allocate([batches, heads, positions, positions]);
-    this.#kernels.scores(at(q), at(k), at(result), batches, positions, heads, width, options.factor);
-    return result;
-  }
-
-  override softmax(x: Value, sinks: Value | null): Value {
-    if (sinks !== null) return super.softmax(x, sinks);
-    const result = this.allocate(x.shape);
-    const width = lastOf(x.shape);
-    this.#kernels.softmax(at(x), at(result), elementsOf(x.shape) / width, width);
-    return result;
-  }
-
-  override mix(pattern: Value, v: Value, reach: Reach | null): Value {
-    const [batches, heads, positions] = pattern.shape;
-    const width = lastOf(v.shape);
-    const queries = { shape: [batches, positions, heads, width], storage: v.storage };
-    if (!isCausal(reach, queries, v)) return super.mix(pattern, v, reach);
-    const result = this.allocate(v.shape);
-    this.#kernels.mix(at(pattern), at(v), at(result), batches, positions, heads, width);
+    this.#kernels.run("UNARY", groupsOf(x), 32, UNARY_OPERATIONS.indexOf(operation), at(x), at(result));
     return result;
   }
 
   override binary(operation: BinaryOperation, a: Value, b: Value, shape: Shape): Value {
-    if (operation !== "add" || !sameShape(a.shape, shape) || !sameShape(b.shape, shape))
-      return super.binary(operation, a, b, shape);
+    const number = BINARY_OPERATIONS.indexOf(operation);
+    const merged = mergeAxes(shape, [broadcastStrides(a.shape, shape), broadcastStrides(b.shape, shape)]);
+    if (merged.shape.length > 2 || merged.strides.some((own) => (own.at(-1) as number) > 1)) {
+      const [left, right] = [this.#expanded(a, shape), this.#expanded(b, shape)];
+      const result = this.binary(operation, left, right, shape);
+      this.release(left);
+      this.release(right);
+      return result;
+    }
     const result = this.allocate(shape);
-    this.#kernels.add(at(a), at(b), at(result), elementsOf(shape));
+    if (merged.shape.length === 2) {
+      const [rows, width] = merged.shape;
+      const [[aRow, aStep], [bRow, bStep]] = merged.strides;
+      const [left, right] = [
+        [at(a), 4 * aRow, aStep],
+        [at(b), 4 * bRow, bStep],
+      ];
+      this.#kernels.run("BINARY", rows, width, number, ...left, ...right, at(result), width);
+      return result;
+    }
+    // One long row: cut into stretches, and what is left over.
+    const [count] = merged.shape;
+    const [[aStep], [bStep]] = merged.strides;
+    const rows = Math.floor(count / STRETCH);
+    const done = rows * STRETCH;
+    for (const [begin, times, width] of [
+      [0, rows, STRETCH],
+      [done, 1, count - done],
+    ]) {
+      if (times * width === 0) continue;
+      const left = [at(a) + 4 * begin * aStep, 4 * STRETCH * aStep, aStep];
+      const right = [at(b) + 4 * begin * bStep, 4 * STRETCH * bStep, bStep];
+      this.#kernels.run("BINARY", times, width, number, ...left, ...right, at(result) + 4 * begin, width);
+    }
     return result;
+  }
+
+  override select(mask: Value, a: Value, b: Value, shape: Shape): Value {
+    const whole = [mask, a, b].map((each) => this.#expanded(each, shape));
+    const result = this.allocate(shape);
+    const [m, p, q] = whole.map(at);
+    this.#kernels.run("SELECT", groupsOf(result), 8, m, p, q, at(result));
+    for (const each of whole) this.release(each);
+    return result;
+  }
+
+  override reduce(operation: Reduction, x: Value, axis: number): Value {
+    const extent = x.shape[axis];
+    const inner = elementsOf(x.shape.slice(axis + 1));
+    const outer = elementsOf(x.shape.slice(0, axis));
+    const result = this.allocate(x.shape.with(axis, 1));
+    const number = REDUCTIONS.indexOf(operation);
+    this.#kernels.run("REDUCE", outer, 2 * extent * inner, number, at(x), at(result), extent, inner);
+    return result;
+  }
+
+  override strided(x: Value, shape: Shape, offset: number, strides: readonly number[]): Value {
+    const result = this.allocate(shape);
+    const merged = mergeAxes(shape, [strides]);
+    const rank = merged.shape.length;
+    const table = this.#kernels.table([...merged.shape, ...merged.strides[0]]);
+    const width = merged.shape[rank - 1];
+    const rows = elementsOf(merged.shape) / width;
+    this.#kernels.run("GATHER", rows, 4 * width + 16, at(x), at(result), offset, rank, table);
+    return result;
+  }
+
+  override matmul(a: Value, b: Value): Value {
+    const [rows, depth] = a.shape.slice(-2);
+    const columns = lastOf(b.shape);
+    const result = this.allocate([...a.shape.slice(0, -1), columns]);
+    const count = elementsOf(a.shape) / depth;
+    this.#kernels.run("MATMUL", count, depth * columns, at(a), at(b), at(result), rows, depth, columns);
+    return result;
+  }
+
+  /** The value itself, or its repetition; one more reference either way. */
+  #expanded(value: Value, shape: Shape): Value {
+    if (sameShape(value.shape, shape)) return this.retain(value);
+    return this.strided(value, shape, 0, broadcastStrides(value.shape, shape));
+  }
+
+  #withInts(numbers: ArrayLike<number>, action: (address: number) => void): void {
+    const address = this.#start(4 * numbers.length);
+    try {
+      new Int32Array(this.#kernels.memory.buffer, address, numbers.length).set(numbers);
+      action(address);
+    } finally {
+      this.#kernels.memory.free(address);
+    }
+  }
+
+  /** Masked or not, offset, window, address of the starts: the last arguments of the attention's kernels. */
+  #withReach(reach: Reach | null, action: (...seen: [number, number, number, number]) => void): void {
+    if (reach === null) return action(0, 0, -1, 0);
+    const { offset, window, starts } = reach;
+    if (starts === null) action(1, offset, window ?? -1, 0);
+    else this.#withInts(starts, (address) => action(1, offset, window ?? -1, address));
   }
 
   #start(bytes: number): number {
     try {
-      return this.#memory.allocate(bytes);
+      return this.#kernels.memory.allocate(bytes);
     } catch (error) {
       throw new EngineError(
         "OverBudget",
         `${bytes} more bytes don't fit: ${(error as Error).message}; release tensors, or load a smaller model`,
-        { bytes },
+        { bytes, alive: this.bytes },
       );
     }
   }
@@ -250,13 +374,11 @@ function at(value: Value): number {
   return (value.storage as WasmStorage).start;
 }
 
-/** Whether the fast attention kernels do it: every position from the first on, one key head for each head. */
-function isCausal(reach: Reach | null, q: Value, k: Value): boolean {
-  return (
-    reach !== null &&
-    reach.offset === 0 &&
-    reach.window === null &&
-    reach.starts === null &&
-    sameShape(q.shape, k.shape)
-  );
+function atOrNone(value: Value | null): number {
+  return value === null ? 0 : at(value);
+}
+
+/** Groups of four numbers, the last one perhaps not full. */
+function groupsOf(value: Value): number {
+  return Math.ceil(elementsOf(value.shape) / 4);
 }

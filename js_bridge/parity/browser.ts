@@ -1,6 +1,7 @@
 // `neuroscope verify --in chromium`: puts three functions on the page, which Playwright calls. Numbers leave as
 // base64, one hook point at a time.
 
+import { besideKernels } from "../kernels/threads.ts"
 import type { BackendName } from "../protocol.ts"
 import { fetchOverHttp } from "../store/fetch.ts"
 import { type HookValue, Probe } from "./probe.ts"
@@ -10,7 +11,7 @@ let values: readonly HookValue[] = []
 
 async function open(bundle: string, backend: BackendName, kernels: string): Promise<BackendName> {
   const absolute = (path: string) => new URL(path, document.baseURI).href
-  const opened = await Probe.open({ fetchBytes: fetchOverHttp, fetchKernels: () => fetchOverHttp(absolute(kernels)) }, absolute(bundle), backend)
+  const opened = await Probe.open({ fetchBytes: fetchOverHttp, fetchKernels: (file: string) => fetchOverHttp(besideKernels(absolute(kernels), file)) }, absolute(bundle), backend)
   probe = opened.probe
   return opened.backend
 }

@@ -2,8 +2,8 @@
 // ({tokens, hooks}); each answer on standard output is a line of JSON and, where it announces values, their numbers as
 // little-endian float32, one after another. The first answer comes unasked: {backend}.
 
-import { readFileSync } from "node:fs"
 import { createInterface } from "node:readline"
+import { besideKernels } from "../kernels/threads.ts"
 import type { BackendName } from "../protocol.ts"
 import { readFiles } from "../store/files.ts"
 import { Probe } from "./probe.ts"
@@ -16,7 +16,7 @@ function answer(header: object, values: readonly Float32Array[] = []): void {
 }
 
 try {
-  const host = { fetchBytes: readFiles, fetchKernels: async () => new Uint8Array(readFileSync(kernels)) }
+  const host = { fetchBytes: readFiles, fetchKernels: (file: string) => readFiles(besideKernels(kernels, file)) }
   const { probe, backend: opened } = await Probe.open(host, bundle, backend as BackendName)
   answer({ backend: opened })
   for await (const line of createInterface({ input: process.stdin })) {

@@ -10,19 +10,16 @@ from typing import Any
 
 import pytest
 from engine_checkpoints import SHAPES, Checkpoint, make_checkpoint
-from engine_places import KERNELS, NODE, Runner, Site
+from engine_places import NODE, Runner, Site
+from neuroscope.kernels import build_kernels
 from neuroscope.project import ROOT
 from playwright.sync_api import Browser, Page
 
 
 @pytest.fixture(scope="session", autouse=True)
 def kernels() -> Path:
-    """kernels.wasm, built from these sources."""
-    sources = (ROOT / "js_bridge/kernels/assembly").glob("*.ts")
-    newest = max(path.stat().st_mtime for path in sources)
-    if not KERNELS.exists() or KERNELS.stat().st_mtime < newest:
-        subprocess.run([NODE, "js_bridge/kernels/build.ts"], cwd=ROOT, check=True, timeout=120)
-    return KERNELS
+    """kernels.wasm, built from these sources, with the other files beside it."""
+    return build_kernels()
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from neuroscope.kernels import FILES
 from neuroscope.project import ROOT
 from playwright.sync_api import Page
 
 NODE = ROOT / "node_modules/.bin/node"
-KERNELS = ROOT / "build/kernels.wasm"
 
 Runner = Callable[..., list[dict[str, Any]]]
 
@@ -66,7 +66,8 @@ class Site:
             f"--outdir={folder}", "--entry-names=[name]", "--log-level=error",
         ]  # fmt: skip
         subprocess.run(command, cwd=ROOT, check=True, timeout=60)
-        shutil.copy(kernels, folder / "kernels.wasm")
+        for file in FILES:
+            shutil.copy(kernels.with_name(file), folder / file)
         (folder / "index.html").write_text(
             '<!doctype html><link rel="icon" href="data:,"><script type="module" src="page.js"></script>'
         )

@@ -3,6 +3,7 @@
 import type { FromWorker, ToWorker, WorkerSettings } from "../../js_bridge/engine/worker.ts";
 import { laidOut } from "../../js_bridge/engine/backend.ts";
 import { createEngine } from "../../js_bridge/engine/engine.ts";
+import { besideKernels } from "../../js_bridge/kernels/threads.ts";
 import { WebglBackend } from "../../js_bridge/kernels/webgl.ts";
 import { WebglContext } from "../../js_bridge/kernels/webgl_context.ts";
 import { fetchOverHttp } from "../../js_bridge/store/fetch.ts";
@@ -52,7 +53,7 @@ async function loseContext(bundle: string, tokens: number[][], settings: WorkerS
   const engine = createEngine({
     post: (message, attachments) => queueMicrotask(() => mailbox.onMessage(message, attachments)),
     fetchBytes: fetchOverHttp,
-    fetchKernels: () => fetchOverHttp(settings.kernels),
+    fetchKernels: (file) => fetchOverHttp(besideKernels(settings.kernels, file)),
   });
   const pass = { tokens, capture: [] };
   const job: Job = { bundle, backend: "webgl", passes: [pass] };

@@ -5,6 +5,7 @@
 import type { Reach } from "../../js_bridge/engine/backend.ts";
 import { createEngine } from "../../js_bridge/engine/engine.ts";
 import type { Answer, Attachment } from "../../js_bridge/protocol.ts";
+import { besideKernels } from "../../js_bridge/kernels/threads.ts";
 import { ReferenceBackend } from "../../js_bridge/kernels/reference.ts";
 import { readFiles } from "../../js_bridge/store/files.ts";
 import { type Job, type JobResult, type Mailbox, runJob } from "./jobs.ts";
@@ -26,7 +27,7 @@ const engine = createEngine({
   openers: offset === 0 ? {} : { reference: async () => new WrongMask() },
   post: (message: Answer, attachments: Attachment[]) => queueMicrotask(() => mailbox.onMessage(message, attachments)),
   fetchBytes: readFiles,
-  fetchKernels: () => readFiles(KERNELS),
+  fetchKernels: (file) => readFiles(besideKernels(KERNELS, file)),
 });
 const mailbox: Mailbox = {
   post: (message, attachments) => engine.handle(message, attachments),

@@ -28,16 +28,18 @@ SMALLTALK = {
 }
 
 # Sub-package of neuroscope ► the parts of neuroscope that it may import besides itself.
-FOUNDATION = {"errors", "project"}
+FOUNDATION = {"errors", "project", "kernels"}
 PYTHON = {
     "errors": set(),
     "project": {"errors"},
+    "kernels": {"errors", "project"},
     "image": FOUNDATION,
     "export": FOUNDATION,
     "site": FOUNDATION,
     "demo": FOUNDATION,
     "bench": FOUNDATION,
-    "cli": FOUNDATION | {"image", "export", "site", "demo", "bench"},
+    "lab": FOUNDATION,
+    "cli": FOUNDATION | {"image", "export", "site", "demo", "bench", "lab"},
 }
 
 _IMPORT = re.compile(r"""(?:\bfrom|\bimport)\s*\(?\s*["'](\.[^"']+)["']""")

@@ -1,11 +1,33 @@
-// Four float32 at a time: sums of rows and the exponential that softmax and GELU share.
-// Nothing is fused or relaxed, so the same numbers come out on every machine.
+// Four float32 at a time: products, sums of rows, and the functions that the kernels share.
+// Only `multiplyAdd` may be fused, in the build for machines with relaxed SIMD; everything else gives the same numbers
+// on every machine.
+
+/** a · b + c. */
+// @ts-ignore: decorator
+@inline
+export function multiplyAdd(a: v128, b: v128, c: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return f32x4.relaxed_madd(a, b, c);
+  return f32x4.add(c, f32x4.mul(a, b));
+}
 
 /** The four lanes added pairwise. */
 // @ts-ignore: decorator
 @inline
 export function sumOfLanes(a: v128): f32 {
   return f32x4.extract_lane(a, 0) + f32x4.extract_lane(a, 1) + (f32x4.extract_lane(a, 2) + f32x4.extract_lane(a, 3));
+}
+
+/** `sumOfLanes` of four vectors, bit by bit the same. */
+// @ts-ignore: decorator
+@inline
+export function sumsOfLanes(a: v128, b: v128, c: v128, d: v128): v128 {
+  const ab02 = v128.shuffle<f32>(a, b, 0, 4, 2, 6);
+  const ab13 = v128.shuffle<f32>(a, b, 1, 5, 3, 7);
+  const cd02 = v128.shuffle<f32>(c, d, 0, 4, 2, 6);
+  const cd13 = v128.shuffle<f32>(c, d, 1, 5, 3, 7);
+  const ab = f32x4.add(ab02, ab13); // a01 b01 a23 b23
+  const cd = f32x4.add(cd02, cd13);
+  return f32x4.add(v128.shuffle<f32>(ab, cd, 0, 1, 4, 5), v128.shuffle<f32>(ab, cd, 2, 3, 6, 7));
 }
 
 // @ts-ignore: decorator
@@ -39,6 +61,26 @@ export function exponential(x: v128): v128 {
   p = f32x4.add(f32x4.add(f32x4.mul(f32x4.mul(p, r), r), r), f32x4.splat(1));
   const power = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23);
   return v128.andnot(f32x4.mul(p, power), tiny);
+}
+
+/**
+ * tanh x, relative error below 3e-7: near 0 an odd polynomial, since 1 − 2 / (e^2x + 1) loses digits there.
+ * Source: Cephes, tanhf.
+ */
+// @ts-ignore: decorator
+@inline
+export function hyperbolicTangent(x: v128): v128 {
+  const one = f32x4.splat(1);
+  const two = f32x4.splat(2);
+  const far = f32x4.sub(one, f32x4.div(two, f32x4.add(exponential(f32x4.mul(two, x)), one)));
+  const z = f32x4.mul(x, x);
+  let p = f32x4.splat(-5.70498872745e-3);
+  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(2.06390887954e-2));
+  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(-5.37397155531e-2));
+  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(1.33314422036e-1));
+  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(-3.33332819422e-1));
+  const near = f32x4.add(f32x4.mul(f32x4.mul(p, z), x), x);
+  return v128.bitselect(near, far, f32x4.lt(f32x4.abs(x), f32x4.splat(0.625)));
 }
 
 /** Up to four numbers from memory, zero beyond `count`. */

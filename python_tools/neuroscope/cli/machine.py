@@ -20,7 +20,8 @@ from typing import Any
 from neuroscope import project
 from neuroscope.errors import BundleError, MissingProgramError, NeuroScopeError
 from neuroscope.image.build import build_image
-from neuroscope.site.scripts import build_harness, build_kernels, bundle_script
+from neuroscope.kernels import build_kernels
+from neuroscope.site.scripts import build_harness, bundle_script
 from neuroscope.site.server import serve
 
 

@@ -24,6 +24,7 @@ from neuroscope.errors import BundleError, MissingProgramError, NeuroScopeError
 from neuroscope.export.architecture import Architecture
 from neuroscope.export.oracles import Activations
 from neuroscope.export.tensor_file import Floats
+from neuroscope.kernels import KERNELS, build_kernels, copy_kernels
 
 BACKENDS = ("wasm", "webgl", "reference")
 DRIVER = project.ROOT / "js_bridge" / "parity"
@@ -32,13 +33,6 @@ ORIGIN = "http://localhost"  # a secure context, as a page over HTTPS is
 
 def _hooks(architecture: Architecture) -> list[str]:
     return [point.name for point in architecture.hook_points() if point.on]
-
-
-def _kernels(folder: Path) -> Path:
-    """kernels.wasm, compiled into `folder`."""
-    output = folder / "kernels.wasm"
-    _run([str(project.node_program()), str(project.ROOT / "js_bridge" / "kernels" / "build.ts"), str(output)])
-    return output
 
 
 def _run(command: list[str]) -> None:
@@ -96,15 +90,14 @@ def open_node_host(bundle: Path, architecture: Architecture, backend: str) -> It
     Raises: MissingProgramError without the pinned Node, BundleError when the engine refuses the bundle.
     """
     _check_backend(backend)
-    with tempfile.TemporaryDirectory() as temporary:
-        kernels = _kernels(Path(temporary)) if backend == "wasm" else Path(temporary) / "none"
-        command = [str(project.node_program()), str(DRIVER / "node.ts"), str(bundle.resolve()), backend, str(kernels)]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
-            try:
-                yield NodeHost(process, bundle, _hooks(architecture))
-            finally:
-                process.kill()
+    kernels = build_kernels() if backend == "wasm" else project.BUILD / KERNELS
+    command = [str(project.node_program()), str(DRIVER / "node.ts"), str(bundle.resolve()), backend, str(kernels)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        try:
+            yield NodeHost(process, bundle, _hooks(architecture))
+        finally:
+            process.kill()
 
 
 class ChromiumHost:
@@ -144,7 +137,7 @@ def open_chromium_host(bundle: Path, architecture: Architecture, backend: str) -
         script = folder / "parity.js"
         _run([str(esbuild), str(DRIVER / "browser.ts"), "--bundle", "--format=iife", f"--outfile={script}"])
         (folder / "index.html").write_text('<!doctype html><title>parity</title><script src="parity.js"></script>')
-        _kernels(folder)
+        copy_kernels(folder)
         try:
             browser = playwright.chromium.launch(
                 executable_path=project.chromium_program(), args=list(project.CHROMIUM_FLAGS)

@@ -20,7 +20,8 @@ import jinja2
 
 from neuroscope import project
 from neuroscope.errors import NeuroScopeError
-from neuroscope.site.scripts import build_kernels, bundle_script
+from neuroscope.kernels import copy_kernels
+from neuroscope.site.scripts import bundle_script
 
 TEMPLATES = project.ROOT / "web" / "templates"
 
@@ -54,7 +55,7 @@ def _write(folder: Path, *, image: Path, bundles: Mapping[str, Path], lens: Lens
     bundle_script(project.ROOT / "web" / "page.ts", folder / "page.js")
     bundle_script(project.ROOT / "js_bridge" / "engine" / "worker.ts", folder / "engine.js")
     bundle_script(project.ROOT / "web" / "styles" / "page.css", folder / "page.css")
-    (folder / "kernels.wasm").write_bytes(build_kernels().read_bytes())
+    copy_kernels(folder)
     # The image's own compression is for hosts that send files as they are; a fixed time keeps the bytes the same.
     (folder / "neuroscope.image").write_bytes(image.read_bytes())
     (folder / "neuroscope.image.gz").write_bytes(gzip.compress(image.read_bytes(), compresslevel=9, mtime=0))

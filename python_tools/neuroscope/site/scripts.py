@@ -1,7 +1,4 @@
-"""Builds what the browser runs: bundles TypeScript with esbuild, compiles the kernels with AssemblyScript's compiler.
-
-Scripts are bundled anew each time, in a fraction of a second; kernels only when a source is newer than they are.
-"""
+"""Builds the scripts that the browser runs: bundles TypeScript with esbuild, anew each time, in under a second."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from pathlib import Path
 
 from neuroscope import project
 from neuroscope.errors import MissingProgramError, NeuroScopeError
+from neuroscope.kernels import copy_kernels
 
 
 def bundle_script(source: Path, output: Path, *, minify: bool = True, format: str = "esm") -> Path:
@@ -23,28 +21,12 @@ def bundle_script(source: Path, output: Path, *, minify: bool = True, format: st
     return output
 
 
-def build_kernels() -> Path:
-    """build/kernels.wasm, from js_bridge/kernels/assembly/."""
-    output = project.BUILD / "kernels.wasm"
-    sources = (project.ROOT / "js_bridge" / "kernels").rglob("*.ts")
-    if output.exists() and output.stat().st_mtime > max(source.stat().st_mtime for source in sources):
-        return output
-    output.parent.mkdir(parents=True, exist_ok=True)
-    command = [str(project.node_program()), str(project.ROOT / "js_bridge" / "kernels" / "build.ts"), str(output)]
-    finished = subprocess.run(command, cwd=project.ROOT, check=False, capture_output=True, text=True)
-    if finished.returncode != 0:
-        raise NeuroScopeError(
-            f"The kernels could not be compiled: {finished.stderr.strip() or finished.stdout.strip()}"
-        )
-    return output
-
-
 def build_harness() -> Path:
     """The bare page in which the command line runs an image in Chromium: build/harness/."""
     folder = project.BUILD / "harness"
     bundle_script(project.ROOT / "hosts" / "browser.ts", folder / "harness.js")
     bundle_script(project.ROOT / "js_bridge" / "engine" / "worker.ts", folder / "engine.js")
-    (folder / "kernels.wasm").write_bytes(build_kernels().read_bytes())
+    copy_kernels(folder)
     (folder / "harness.html").write_text(
         '<!doctype html><meta charset="utf-8"><title>NeuroScope harness</title>'
         '<link rel="icon" href="data:,"><script type="module" src="harness.js"></script>\n',
