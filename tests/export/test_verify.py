@@ -12,7 +12,6 @@ from neuroscope import project
 from neuroscope.errors import BundleError, ParityError
 from neuroscope.export import hosts, manifest, oracles
 from neuroscope.export.bundle import export_bundle
-from neuroscope.export.checkpoint import open_checkpoint
 from neuroscope.export.reference import NAME as REFERENCE
 from neuroscope.export.reference import places_of, read_reference
 from neuroscope.export.tensor_file import TensorFile
@@ -194,8 +193,7 @@ def test_reference_holds_norms_and_seeded_samples(make_checkpoint, tmp_path):
     bundle = export_bundle(checkpoint, tmp_path / "bundle").folder
     (prompt,) = read_reference(bundle / REFERENCE).prompts  # no tokenizer, so the seeded tokens alone
     assert len(prompt.tokens) == 19
-    architecture = open_checkpoint(bundle).architecture
-    whole = oracles.transformers_activations(checkpoint, architecture, prompt.tokens)["unembed.hook_out"]
+    whole = oracles.TorchOracle(checkpoint).activations([prompt.tokens])["unembed.hook_out"]
     known = prompt.hooks["unembed.hook_out"]
     assert known.samples.size == 1024 < whole.size
     np.testing.assert_array_equal(known.samples, whole.reshape(-1)[places_of(whole.size)])

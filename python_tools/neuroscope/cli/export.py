@@ -7,10 +7,11 @@ from pathlib import Path
 
 from neuroscope import project
 from neuroscope.errors import MissingProgramError
-from neuroscope.export.bundle import DTYPES, export_bundle
+from neuroscope.export.bundle import export_bundle
 from neuroscope.export.hosts import HOSTS
 from neuroscope.export.reference import write_checkpoint_reference
 from neuroscope.export.verify import verify_bundle
+from neuroscope.export.weight_files import DTYPES
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

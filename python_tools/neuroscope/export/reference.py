@@ -13,7 +13,9 @@ at places that a seed chose. So a machine without PyTorch, or a browser, can tel
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +26,9 @@ from tokenizers import Tokenizer
 
 from neuroscope.export.architecture import Architecture
 from neuroscope.export.checkpoint import Checkpoint, open_checkpoint, weights_digest
-from neuroscope.export.oracles import Activations, best_oracle, has_torch, transformers_activations
-from neuroscope.export.tensor_file import Array, Floats, TensorFile, write_tensor_file
+from neuroscope.export.oracles import Activations, TorchOracle, best_oracle, has_torch
+from neuroscope.export.tensor_file import Array, Floats, TensorFile, whole_tensor, write_tensor_file
+from neuroscope.export.weight_files import write_widened
 
 NAME = "reference.safetensors"
 SAMPLES = 1024
@@ -96,10 +99,7 @@ def write_reference(path: Path, prompts: list[tuple[list[int], Activations]], *,
             tensors[f"prompts/{index}/{hook}/norm"] = np.array([finite_norm(value)], np.float32)
             tensors[f"prompts/{index}/{hook}/samples"] = value.reshape(-1)[places].astype(np.float32)
     metadata = {"made_with": made_with, "weights": weights, "seed": str(SEED), "elements": json.dumps(_sizes(prompts))}
-    ordered = sorted(tensors)
-    write_tensor_file(
-        path, [(name, tensors[name].dtype, tensors[name].shape) for name in ordered], tensors.__getitem__, metadata
-    )
+    write_tensor_file(path, [whole_tensor(name, tensors[name]) for name in sorted(tensors)], metadata)
 
 
 def _sizes(prompts: list[tuple[list[int], Activations]]) -> list[dict[str, int]]:
@@ -127,52 +127,63 @@ def read_reference(path: Path) -> Reference:
     return Reference(file.metadata.get("made_with", ""), file.metadata.get("weights", ""), prompts)
 
 
-def add_reference(source: Checkpoint, folder: Path) -> str:
+def add_reference(source: Checkpoint, folder: Path, dtype: str) -> str:
     """Puts the reference of the bundle in `folder` there, and says in words where it comes from, or why there is none.
 
     One that lies beside the checkpoint is taken when it was made with these very weights; otherwise PyTorch makes one.
     """
     exported = open_checkpoint(folder)  # with the weights as they are rounded in the bundle
-    digest = weights_digest(exported)
     own = source.folder / NAME
-    if own.is_file():
-        known = read_reference(own)
-        if known.weights == digest:
-            shutil.copyfile(own, folder / NAME)
-            return f"the checkpoint's own reference, made with {known.made_with}"
+    known = own.is_file() and read_reference(own).weights == weights_digest(exported)
+    if known:
+        shutil.copyfile(own, folder / NAME)
+        return f"the checkpoint's own reference, made with {read_reference(own).made_with}"
     if not has_torch():
         if own.is_file():
             return "none: the checkpoint's own reference belongs to other weights, and PyTorch is not installed"
         return "none: PyTorch is not installed, and the checkpoint has no reference of its own"
-    return f"made with {write_checkpoint_reference(folder)}"
+    needed = 4 * sum(math.prod(rule.shape) for rule in exported.rules.values())
+    if needed > (free := _free_memory()):
+        return (
+            f"none: PyTorch would hold the weights as float32, {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of "
+            "memory are free"
+        )
+    if dtype != "int8":
+        return f"made with {write_reference_of(folder, folder)}"
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        return f"made with {write_reference_of(folder, write_widened(folder, Path(temporary)))}"
+
+
+def _free_memory() -> float:
+    """Bytes; no limit where the system doesn't tell."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return math.inf
 
 
 def write_checkpoint_reference(folder: Path) -> str:
-    """Writes reference.safetensors into a checkpoint's own folder, with transformers; answers what made it.
+    """Writes reference.safetensors into a checkpoint's own folder; answers what made it.
 
     A bundle of the same weights then takes it over, also on a machine without PyTorch.
     """
+    return write_reference_of(folder, folder)
+
+
+def write_reference_of(folder: Path, weights: Path) -> str:
+    """The same into `folder`, of the float checkpoint `weights`, whose numbers are those of the folder's own."""
     checkpoint = open_checkpoint(folder)
-    digest = weights_digest(checkpoint)
     from importlib.metadata import version
 
-    made_with = f"torch {version('torch').split('+')[0]}, transformers {version('transformers')}"
-    architecture = checkpoint.architecture
-    prompts = [
-        (tokens, transformers_activations(checkpoint.folder, architecture, tokens))
-        for tokens in reference_prompts(checkpoint.folder, architecture)
-    ]
-    write_reference(checkpoint.folder / NAME, prompts, made_with=made_with, weights=digest)
+    # gpt2's modules can be hooked at every point, so its reference needs no TransformerLens
+    oracle = TorchOracle(weights) if checkpoint.architecture.name == "gpt2" else best_oracle(weights)
+    prompts = reference_prompts(folder, checkpoint.architecture)
+    found = [(tokens, oracle.activations([tokens])) for tokens in prompts]
+    made_with = f"torch {version('torch').split('+')[0]}, {oracle.name}"
+    if oracle.completed:
+        made_with += f", transformers {version('transformers')} for {', '.join(sorted(oracle.completed))}"
+    write_reference(folder / NAME, found, made_with=made_with, weights=weights_digest(checkpoint))
     return made_with
-
-
-def reference_from_oracle(
-    folder: Path, architecture: Architecture, *, tokenizer: Path
-) -> tuple[str, list[tuple[list[int], Activations]]]:
-    """Whole activations for the reference prompts, from the best oracle there is, with its name.
-
-    The prompts are those of the folder `tokenizer`, the weights those of `folder`.
-    """
-    name, oracle = best_oracle(architecture)
-    prompts = reference_prompts(tokenizer, architecture)
-    return name, [(tokens, oracle(folder, architecture, tokens)) for tokens in prompts]

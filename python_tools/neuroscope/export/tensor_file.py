@@ -1,15 +1,19 @@
 """safetensors files, tensor by tensor: eight bytes of length, a JSON header, the numbers one after another.
 
-Read through a memory map, so that a tensor costs memory only while it is used; and read here instead of by the
-safetensors package because NumPy has no bfloat16, and because the ONNX graph needs to know where each tensor lies.
+Read through a memory map and written in pieces, so that a checkpoint larger than the memory can be converted; and
+read here instead of by the safetensors package because NumPy has no bfloat16, and because the ONNX graph needs to
+know where each tensor lies.
 Source: the format's description in the safetensors package.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import math
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ Array = NDArray[np.generic]
 Floats = NDArray[np.float32]
 
 ALIGNMENT = 64  # of the first tensor, so that every reader may map the file
+PIECE = 2**20  # numbers that are in memory at a time
 _STORED: dict[str, type[np.generic]] = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16,
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
@@ -81,43 +86,111 @@ class TensorFile:
     def stored(self, name: str) -> Array:
         """The numbers as they are stored, mapped; bfloat16 as its 16 bits."""
         place = self.places[name]
+        kind = _STORED[place.dtype]
         if place.bytes == 0:
-            return np.zeros(place.shape, _STORED[place.dtype])
-        return np.memmap(self.path, _STORED[place.dtype], "r", place.offset, place.shape)
+            return np.zeros(place.shape, kind)
+        count = place.bytes // np.dtype(kind).itemsize
+        return np.frombuffer(self._map, kind, count, place.offset).reshape(place.shape)
 
     def floats(self, name: str) -> Floats:
-        """The numbers as float32; exact for float16 and bfloat16."""
-        stored = self.stored(name)
+        """All the numbers as float32; exact for float16 and bfloat16."""
+        return self.widened(name, self.stored(name))
+
+    def widened(self, name: str, stored: Array) -> Floats:
+        """Some of the numbers of `name`, as they are stored, as float32."""
         if self.places[name].dtype == "BF16":
             return (stored.astype(np.uint32) << 16).view(np.float32)
-        return np.asarray(stored).astype(np.float32)
+        return stored.astype(np.float32)
+
+    def rows(self, name: str, start: int, stop: int, columns: slice = slice(None)) -> Floats:
+        """Some rows of `name` as float32, see `rows_of`. Shapes: rows, columns"""
+        return self.widened(name, self.stored(name).reshape(rows_of(self.places[name].shape))[start:stop, columns])
+
+    def forget(self) -> None:
+        """Gives back the memory of the pages that were read; they are read again when they are needed again."""
+        if "_map" in self.__dict__ and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    @cached_property
+    def _map(self) -> mmap.mmap:
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def write_tensor_file(
-    path: Path,
-    tensors: Iterable[tuple[str, np.dtype[np.generic], tuple[int, ...]]],
-    read: Callable[[str], Array],
-    metadata: Mapping[str, str],
-) -> list[TensorPlace]:
-    """Writes `tensors` (name, type, shape) one after another, without holes; answers where they lie.
+@dataclass(frozen=True)
+class PlainTensor:
+    """A tensor of a file, as it is named there, read row by row."""
 
-    Each is fetched by `read` when its turn comes. The same tensors give the same bytes.
+    name: str
+    file: TensorFile
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.file.places[self.name].shape
+
+    def rows(self, start: int, stop: int, columns: slice = slice(None)) -> Floats:
+        return self.file.rows(self.name, start, stop, columns)
+
+    def forget(self) -> None:
+        self.file.forget()
+
+
+def rows_of(shape: tuple[int, ...]) -> tuple[int, int]:
+    """A tensor's extents as rows and columns: the columns are its last axis, a vector is one row."""
+    return math.prod(shape[:-1]), math.prod(shape[-1:])
+
+
+def row_ranges(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Ranges of rows that cover a tensor in pieces of about PIECE numbers."""
+    rows, columns = rows_of(shape)
+    step = max(1, PIECE // max(1, columns))
+    for start in range(0, rows, step):
+        yield start, min(rows, start + step)
+
+
+@dataclass(frozen=True)
+class TensorToWrite:
+    """A tensor on its way into a file: its numbers come in pieces, one after another, when its turn comes."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    pieces: Callable[[], Iterable[Array]]
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def whole_tensor(name: str, numbers: Array) -> TensorToWrite:
+    """A tensor whose numbers are at hand."""
+    return TensorToWrite(name, numbers.dtype, numbers.shape, lambda: [numbers])
+
+
+def write_tensor_file(path: Path, tensors: Iterable[TensorToWrite], metadata: Mapping[str, str]) -> list[TensorPlace]:
+    """Writes `tensors` one after another, without holes; answers where they lie.
+
+    The same tensors give the same bytes.
     """
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     ends = 0
     order = list(tensors)
-    for name, dtype, shape in order:
+    for tensor in order:
         begin = ends
-        ends += int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [begin, ends]}
+        ends += tensor.bytes
+        header[tensor.name] = {
+            "dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, ends],
+        }  # fmt: skip
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
     places = []
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, dtype, shape in order:
-            numbers = np.ascontiguousarray(read(name), dtype.newbyteorder("<"))
+        for tensor in order:
             offset = file.tell()
-            file.write(numbers.tobytes())
-            places.append(TensorPlace(name, _NAMES[dtype], shape, offset, numbers.nbytes))
+            for piece in tensor.pieces():
+                file.write(np.ascontiguousarray(piece, tensor.dtype.newbyteorder("<")).data)
+            written = file.tell() - offset
+            assert written == tensor.bytes, (tensor.name, tensor.shape, written)
+            places.append(TensorPlace(tensor.name, _NAMES[tensor.dtype], tensor.shape, offset, written))
     return places

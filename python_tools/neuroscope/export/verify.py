@@ -1,5 +1,8 @@
 """verify_bundle: every hook point of a bundle against PyTorch, and the first one that is off by name.
 
+Two errors, never mixed: the engine's, against PyTorch with the very weights that the bundle has, which has a limit; and
+the rounding's (rounding.py), which has none.
+
 The tolerance is 1e-4, relative to the largest reference number of the hook where that is above 1: float32 carries 24
 bits, so a residual stream that reaches 3,000, as GPT-2's does, can't be right to 1e-4 in absolute terms. Where only
 samples are known, the norm watches the numbers between them; rounding errors cancel in it, so it is held to 1e-5 of
@@ -19,13 +22,15 @@ import numpy as np
 
 from neuroscope.errors import BundleError, ParityError
 from neuroscope.export import manifest
-from neuroscope.export.bundle import write_rounded
 from neuroscope.export.checkpoint import open_checkpoint
 from neuroscope.export.hosts import open_host
-from neuroscope.export.oracles import Activations
+from neuroscope.export.oracles import Activations, best_oracle
+from neuroscope.export.processing import Processing
 from neuroscope.export.reference import NAME as REFERENCE
-from neuroscope.export.reference import HookReference, finite_norm, read_reference, reference_from_oracle
+from neuroscope.export.reference import HookReference, finite_norm, read_reference, reference_prompts
+from neuroscope.export.rounding import RoundingReport, rounding_report
 from neuroscope.export.tensor_file import Floats
+from neuroscope.export.weight_files import write_rounded
 
 TOLERANCE = 1e-4
 NORM_TOLERANCE = 1e-5
@@ -82,6 +87,7 @@ class ParityReport:
     backend: str
     oracle: str
     hooks: tuple[HookParity, ...]
+    rounding: RoundingReport | None = None
 
     @property
     def first_off(self) -> HookParity | None:
@@ -113,6 +119,7 @@ class ParityReport:
             "normTolerance": NORM_TOLERANCE,
             "firstOff": off.hook if off else None,
             "hooks": [hook.as_json() for hook in self.hooks],
+            **({"rounding": self.rounding.as_json()} if self.rounding else {}),
         }
 
 
@@ -121,39 +128,61 @@ def verify_bundle(
 ) -> ParityReport:
     """Compares every hook point in `host` with PyTorch on the checkpoint `against`, else with the bundle's reference.
 
-    A float16 bundle is held against the checkpoint's weights rounded in the same way: this measures the engine, not
-    the rounding. Writes parity.json, also when a hook point is off; `raise_if_off` on the report makes that an error.
+    A float16 or int8 bundle is held against the checkpoint's weights rounded in the same way and widened: this
+    measures the engine, not the rounding. How much the rounding itself moved is the report's `rounding`, a figure
+    without a limit, known only with the checkpoint. Writes parity.json, also when a hook point is off; `raise_if_off`
+    on the report makes that an error.
     Raises: BundleError, CheckpointError; MissingProgramError when this machine lacks what the host needs.
     """
     described = manifest.read_manifest(bundle)
     manifest.check_files(bundle, described)
-    checkpoint = open_checkpoint(bundle)
-    architecture = checkpoint.architecture
-    names = [point.name for point in architecture.hook_points() if point.on]
+    architecture = open_checkpoint(bundle).architecture
+    rounding: RoundingReport | None = None
     prompts: list[tuple[list[int], dict[str, HookReference]]]
     if against is not None:
-        with tempfile.TemporaryDirectory() as temporary:
-            rounded = write_rounded(against, Path(temporary), described["dtype"])
-            oracle, activations = reference_from_oracle(rounded, architecture, tokenizer=bundle)
-        prompts = [(tokens, {name: _whole(values[name]) for name in names}) for tokens, values in activations]
+        name, activations, rounding = _against(against, bundle, described)
+        prompts = [(tokens, {hook: _whole(value) for hook, value in values.items()}) for tokens, values in activations]
     else:
         if not (bundle / REFERENCE).is_file():
             raise BundleError(
-                f"{bundle} has no {REFERENCE}, since PyTorch was missing when it was exported; name the checkpoint "
-                "with --against."
+                f"{bundle} has no {REFERENCE}, since none was made when it was exported; name the checkpoint with "
+                "--against."
             )
         reference = read_reference(bundle / REFERENCE)
-        oracle = f"{REFERENCE} ({reference.made_with})"
+        name = f"{REFERENCE} ({reference.made_with})"
         prompts = [(prompt.tokens, dict(prompt.hooks)) for prompt in reference.prompts]
 
     found: dict[str, HookParity] = {}
     with open_host(host, bundle, architecture, backend) as running:
         for tokens, expected in prompts:
-            for parity in _compare(names, expected, running.activations(tokens)):
+            for parity in _compare(expected, running.activations(tokens)):
                 found[parity.hook] = _worse(found.get(parity.hook), parity)
-        report = ParityReport(bundle, host, running.backend, oracle, tuple(found.values()))
+        report = ParityReport(bundle, host, running.backend, name, tuple(found.values()), rounding)
     _record(report)
     return report
+
+
+def _against(
+    checkpoint: Path, bundle: Path, described: dict[str, Any]
+) -> tuple[str, list[tuple[list[int], Activations]], RoundingReport | None]:
+    """What PyTorch computes with the weights of the bundle; and how far that is from what it computes with the
+    checkpoint's own, where the bundle has rounded them."""
+    processing = Processing.of_json(described.get("processing", {}))
+    architecture = open_checkpoint(bundle).architecture
+    prompts = reference_prompts(bundle, architecture)
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = {kind: Path(temporary) / kind for kind in ("rounded", "original")}
+        for folder in folders.values():
+            folder.mkdir()
+        write_rounded(checkpoint, folders["rounded"], described["dtype"], processing)
+        oracle = best_oracle(folders["rounded"])
+        rounded = [(tokens, oracle.activations([tokens])) for tokens in prompts]
+        if described["dtype"] == "float32":
+            return oracle.name, rounded, None
+        write_rounded(checkpoint, folders["original"], "float32", processing)
+        exact = best_oracle(folders["original"])
+        original = [exact.activations([tokens]) for tokens in prompts]
+    return oracle.name, rounded, rounding_report([values for _, values in rounded], original)
 
 
 def _whole(value: Floats) -> HookReference:
@@ -161,9 +190,8 @@ def _whole(value: Floats) -> HookReference:
     return HookReference(finite_norm(flat), np.arange(flat.size), flat)
 
 
-def _compare(names: list[str], expected: dict[str, HookReference], values: Activations) -> Iterator[HookParity]:
-    for name in names:
-        reference = expected[name]
+def _compare(expected: dict[str, HookReference], values: Activations) -> Iterator[HookParity]:
+    for name, reference in expected.items():
         finite = np.isfinite(reference.samples)
         scale = float(np.abs(reference.samples[finite]).max(initial=1.0))
         allowed = TOLERANCE * scale
