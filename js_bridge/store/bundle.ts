@@ -87,7 +87,7 @@ export class Bundle {
       digest: this.#digest,
       signal: request.signal ?? new AbortController().signal,
       bundle: source.id,
-      keeps: (file) => request.keep !== "prepared" || !isWeights(file.name),
+      keeps: (file) => request.keep !== "prepared" || !this.#expected.has(file) || !isWeights(file.name),
       missing: (file) => this.#missing(file.name),
       onBytes: (file, count, isCached) => this.#advance(file.name, count, isCached),
     });
@@ -233,8 +233,9 @@ export class Bundle {
     if (file !== undefined) this.#reader.forget(file);
   }
 
-  /** Ends reading, done or failed: waits until what was fetched is kept, then the bundle may be evicted. */
+  /** Ends a load, done or failed: waits until what was fetched is kept, lets go of it in memory and allows eviction. */
   async close(): Promise<void> {
+    for (const file of this.#files.values()) this.#reader.forget(file);
     await this.#reader.stored();
     this.#release();
   }
