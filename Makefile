@@ -60,7 +60,8 @@ test-python: setup-test
 test: check-python check-typescript test-typescript test-python
 
 bench: setup-test
-	$(NEUROSCOPE) bench
+	$(NEUROSCOPE) bench page
+	$(NEUROSCOPE) bench engine
 
 clean:
 	rm -rf build

@@ -6,6 +6,7 @@
     ├── CheckpointError         a folder that is no checkpoint, or one that is damaged or unsupported
     ├── BundleError             a bundle that does not match its bundle.json
     ├── ParityError             an activation that is further from its reference than its tolerance
+    ├── LabError                a request that the lab refuses: HTTP status, code, the parameter at fault
     └── MissingProgramError     a program that is missing on this machine, with how to get it
 
 Everything else is a defect of the toolchain and keeps its traceback.
@@ -45,6 +46,31 @@ class BundleError(NeuroScopeError):
 
 class ParityError(NeuroScopeError):
     """An activation further from its reference than the stated tolerance; the text names the first hook."""
+
+
+class LabError(NeuroScopeError):
+    """A request that the lab refuses. `code` is a word for programs, `parameter` the field at fault."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str = "invalid_request",
+        parameter: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.parameter = parameter
+        self.retry_after = retry_after
+
+    def as_json(self) -> dict[str, str | None]:
+        """In the shape of OpenAI's errors."""
+        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        kind = kinds.get(self.status, "invalid_request_error")
+        return {"message": str(self), "type": kind, "param": self.parameter, "code": self.code}
 
 
 class MissingProgramError(NeuroScopeError):

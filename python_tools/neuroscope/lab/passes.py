@@ -1,0 +1,154 @@
+"""Passes whose hooks a client answers: the pass waits in its thread, the client asks for what comes next.
+
+A client that does not answer in time loses its pass: the model's turn goes on to the next request.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from neuroscope.errors import LabError
+from neuroscope.lab.model import Floats, LabModel, Step, Watch
+from neuroscope.lab.registry import Registry
+
+
+class PassEnded(Exception):
+    """Unwinds a pass that nobody waits for any more."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a pass says next: a hook that wants an answer, the end, or what went wrong."""
+
+    kind: str  # "hook", "done", "failed"
+    name: str = ""
+    value: Floats | None = None
+    step: Step | None = None
+    error: Exception | None = None
+
+
+@dataclass
+class RunningPass:
+    """One pass in its thread. `answer` takes the reply to the hook that it waits at."""
+
+    id: str
+    model: LabModel
+    watch: Watch
+    seconds: float
+    wants_logits: bool
+    events: queue.Queue[Event] = field(default_factory=queue.Queue)
+    _answers: queue.Queue[Floats | PassEnded | None] = field(default_factory=queue.Queue)
+    _waiting_at: Event | None = None
+
+    def on_hook(self, name: str, value: Floats) -> Floats | None:
+        event = Event("hook", name, value)
+        self._waiting_at = event
+        self.events.put(event)
+        try:
+            answer = self._answers.get(timeout=self.seconds)
+        except queue.Empty:
+            raise LabError(
+                f"The hook {name} was not answered within {self.seconds:g} s, so its pass was ended; answer faster, or "
+                "ask for an intervention as data, which needs no answer.",
+                status=408,
+                code="hook_not_answered",
+            ) from None
+        finally:
+            self._waiting_at = None
+        if isinstance(answer, PassEnded):
+            raise answer
+        return answer
+
+    def answer(self, replacement: Floats | None) -> None:
+        """Raises: LabError when the pass waits for nothing, or for a value of another shape."""
+        waiting = self._waiting_at
+        if waiting is None or waiting.value is None:
+            raise LabError(f"Pass {self.id} waits at no hook.", status=409, code="pass_not_waiting")
+        if replacement is not None and replacement.shape != waiting.value.shape:
+            raise LabError(
+                f"Hook {waiting.name} was answered with a value of shape {list(replacement.shape)}; its value has "
+                f"{list(waiting.value.shape)}, and a replacement must have the same.",
+                code="shape_mismatch",
+            )
+        self._answers.put(replacement)
+
+    def end(self) -> None:
+        self._answers.put(PassEnded())
+
+
+class Passes:
+    """The passes that wait for their clients."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._running: dict[str, RunningPass] = {}
+
+    def start(
+        self, model: LabModel, tokens: Sequence[Sequence[int]], watch: Watch, *, seconds: float, wants_logits: bool
+    ) -> RunningPass:
+        """Begins the pass; its first event is the first hook, or its end."""
+        running = RunningPass(secrets.token_hex(12), model, watch, seconds, wants_logits)
+        watching = Watch(watch.captures, watch.interventions, watch.awaited, running.on_hook)
+        self._running[running.id] = running
+
+        def work() -> None:
+            try:
+                with self._registry.turns(model).turn():
+                    event = Event("done", step=model.forward(tokens, watching))
+            except PassEnded:
+                event = Event("failed", error=LabError("The pass was ended.", status=499, code="pass_ended"))
+            except Exception as error:  # every one of them has to reach the client that waits
+                event = Event("failed", error=error)
+            self._running.pop(running.id, None)
+            running.events.put(event)
+
+        threading.Thread(target=work, name=f"pass {running.id}", daemon=True).start()
+        return running
+
+    def at(self, id: str) -> RunningPass:
+        """Raises: LabError for one that has ended, or never was."""
+        running = self._running.get(id)
+        if running is None:
+            raise LabError(f"Pass {id} is not running; it has ended, or never was.", status=404, code="no_such_pass")
+        return running
+
+    def next_event(self, running: RunningPass) -> Event:
+        """Waits for it. Raises: what the pass raised."""
+        event = running.events.get()
+        if event.kind == "failed":
+            assert event.error is not None
+            raise event.error
+        return event
+
+
+def check_tokens(model: LabModel, tokens: Sequence[Sequence[int]], limit: int) -> None:
+    """Raises: LabError for rows that the model can't read."""
+    description = model.description
+    lengths = {len(row) for row in tokens}
+    if len(lengths) != 1 or 0 in lengths:
+        raise LabError(
+            f"The rows have {sorted(lengths)} tokens; there must be at least one row, all of one length from 1 on.",
+            code="ragged_batch",
+            parameter="tokens",
+        )
+    total = int(np.prod([len(tokens), next(iter(lengths))]))
+    if next(iter(lengths)) > description.positions or total > limit:
+        raise LabError(
+            f"{len(tokens)} rows of {next(iter(lengths))} tokens: {description.id} has {description.positions} "
+            f"positions, and this lab takes {limit} tokens a request.",
+            code="context_length_exceeded",
+            parameter="tokens",
+        )
+    wrong = next((id for row in tokens for id in row if not 0 <= id < description.vocabulary), None)
+    if wrong is not None:
+        raise LabError(
+            f"Token id {wrong} is outside the vocabulary of {description.id}, 0 to {description.vocabulary - 1}.",
+            code="token_out_of_vocabulary",
+            parameter="tokens",
+        )

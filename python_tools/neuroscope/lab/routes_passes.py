@@ -1,0 +1,200 @@
+"""A model over the wire for RemoteTransformerModel: description, tokens, and passes whose hooks the image answers.
+
+An answer of /v1/passes is one safetensors block. Its metadata `neuroscope` is JSON: {"kind": "hook", "pass", "name"}
+with the tensor `value`, or {"kind": "done", "names"} with the captured tensors `0`, `1`, … and `logits`. The reply to a
+hook is such a block with a tensor `value`, or an empty body, which leaves the value as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from neuroscope.errors import LabError
+from neuroscope.lab import wire, work
+from neuroscope.lab.hook_names import axes_of, check_name, components
+from neuroscope.lab.interventions import read_intervention, read_tensor
+from neuroscope.lab.model import Floats, LabModel, Watch, basis
+from neuroscope.lab.passes import Passes, RunningPass, check_tokens
+from neuroscope.lab.registry import Registry
+
+_BLOCK: dict[int | str, dict[str, Any]] = {200: {"content": {wire.BINARY: {}}, "description": "a safetensors block"}}
+Token = Annotated[int, Field(ge=0)]
+
+
+class PassRequest(BaseModel):
+    """`hooks` are answered by the client, `capture` comes with the end."""
+
+    model: str | None = None
+    tokens: Annotated[list[Annotated[list[Token], Field(min_length=1)]], Field(min_length=1, max_length=256)]
+    capture: list[str] = []
+    hooks: list[str] = []
+    interventions: list[dict[str, Any]] = []
+    logits: bool = True
+    seconds: Annotated[float, Field(gt=0)] = 60.0
+
+
+class TokenizeRequest(BaseModel):
+    model: str | None = None
+    text: Annotated[str, Field(max_length=1_000_000)]
+
+
+class DetokenizeRequest(BaseModel):
+    model: str | None = None
+    ids: Annotated[list[Token], Field(max_length=100_000)]
+
+
+class LensRequest(BaseModel):
+    """A residual stream: {"shape", "data" or "base64"}."""
+
+    model: str | None = None
+    tensor: dict[str, Any]
+
+
+def pass_routes(registry: Registry) -> APIRouter:
+    router = APIRouter(tags=["passes"])
+    passes = Passes(registry)
+    limits = registry.settings.limits
+
+    @router.get("/v1/models/{name:path}/description")
+    async def describe(request: Request, name: str) -> dict[str, Any]:
+        return _description(await work.run(request, lambda _: registry.model(name)))
+
+    @router.post("/v1/tokenize")
+    async def tokenize(request: Request, body: TokenizeRequest) -> dict[str, Any]:
+        model = await work.run(request, lambda _: registry.model(body.model))
+        ids = _tokenizer(model).encode(body.text, add_special_tokens=False)
+        return {"ids": ids, "tokens": [_tokenizer(model).decode([id]) for id in ids]}
+
+    @router.post("/v1/detokenize")
+    async def detokenize(request: Request, body: DetokenizeRequest) -> dict[str, Any]:
+        model = await work.run(request, lambda _: registry.model(body.model))
+        if body.ids:
+            check_tokens(model, [[id] for id in body.ids], len(body.ids))
+        tokenizer = _tokenizer(model)
+        return {"text": tokenizer.decode(body.ids), "tokens": [tokenizer.decode([id]) for id in body.ids]}
+
+    @router.post("/v1/lens", responses=_BLOCK, response_class=Response)
+    async def lens(request: Request, body: LensRequest) -> Response:
+        model = await work.run(request, lambda _: registry.model(body.model))
+        residual = _tensor(body.tensor, model.description.width)
+
+        def read(cancelled: work.IsCancelled) -> Floats:
+            with registry.turns(model).turn(cancelled):
+                return model.lens(residual)
+
+        return _block({"kind": "done", "names": []}, {"logits": await work.run(request, read)})
+
+    @router.post("/v1/passes", responses=_BLOCK, response_class=Response)
+    async def start(request: Request, body: PassRequest) -> Response:
+        model = await work.run(request, lambda _: registry.model(body.model))
+        check_tokens(model, body.tokens, limits.prompt_tokens)
+        limits.check("hooks", len(body.capture) + len(body.hooks), parameter="capture")
+        limits.check("interventions", len(body.interventions), parameter="interventions")
+        limits.check("seconds", body.seconds, parameter="seconds")
+        interventions = [read_intervention(each) for each in body.interventions]
+        for name in (*body.capture, *body.hooks, *(each.hook for each in interventions)):
+            check_name(name, model.description.hooks)
+        rows, length = len(body.tokens), len(body.tokens[0])
+        forecast = await work.run(
+            request, lambda _: sum(model.expected_bytes(name, rows, length, 0) for name in set(body.capture))
+        )
+        if body.logits:
+            forecast += 4 * rows * length * model.description.vocabulary
+        limits.check("activation_bytes", forecast, parameter="capture")
+        watch = Watch(body.capture, interventions, body.hooks)
+        running = passes.start(model, body.tokens, watch, seconds=body.seconds, wants_logits=body.logits)
+        return await _next(request, running)
+
+    @router.post("/v1/passes/{id}", responses=_BLOCK, response_class=Response)
+    async def answer(request: Request, id: str) -> Response:
+        running = passes.at(id)
+        running.answer(_replacement(await request.body()))
+        return await _next(request, running)
+
+    @router.delete("/v1/passes/{id}")
+    def end(id: str) -> dict[str, Any]:
+        passes.at(id).end()
+        return {"status": "ended"}
+
+    async def _next(request: Request, running: RunningPass) -> Response:
+        event = await work.run(request, lambda _: passes.next_event(running))
+        if event.kind == "hook":
+            assert event.value is not None
+            return _block({"kind": "hook", "pass": running.id, "name": event.name}, {"value": event.value})
+        assert event.step is not None
+        activations = event.step.activations
+        names = [name for name in dict.fromkeys(running.watch.captures) if name in activations]
+        tensors = {str(index): activations[name] for index, name in enumerate(names)}
+        if running.wants_logits:
+            tensors["logits"] = event.step.logits
+        head = {"kind": "done", "names": names, "basis": basis(running.model.description, bos=False)}
+        return _block(head, tensors)
+
+    return router
+
+
+def _description(model: LabModel) -> dict[str, Any]:
+    description, tokenizer = model.description, model.tokenizer
+    return {
+        **description.as_json(),
+        "hooks": [{"name": name, "axes": axes_of(name, 0)} for name in description.hooks],
+        "aliases": components(),
+        "dimensions": {
+            "L": description.layers,
+            "H": description.heads,
+            "D": description.width,
+            "V": description.vocabulary,
+            "P": description.positions,
+        },
+        "tokenizer": None
+        if tokenizer is None
+        else {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "size": description.vocabulary},
+    }
+
+
+def _tokenizer(model: LabModel) -> Any:
+    if model.tokenizer is None:
+        raise LabError(
+            f"{model.description.id} has no tokenizer; it reads token ids only.", status=409, code="no_tokenizer"
+        )
+    return model.tokenizer
+
+
+def _tensor(json: dict[str, Any], width: int) -> Floats:
+    tensor = read_tensor(json)
+    if tensor.shape[-1] != width:
+        raise LabError(
+            f"The residual stream has shape {list(tensor.shape)}; its last axis has to be the model's width, {width}.",
+            code="shape_mismatch",
+            parameter="tensor",
+        )
+    return tensor
+
+
+def _replacement(block: bytes) -> Floats | None:
+    if not block:
+        return None
+    try:
+        value = load(block)["value"]
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise LabError(
+            f"The answer to a hook is a safetensors block with a tensor `value`, or empty; this one is "
+            f"neither ({error}).",
+            code="bad_body",
+        ) from error
+    return np.asarray(value, np.float32)
+
+
+def _block(head: dict[str, Any], tensors: dict[str, Floats]) -> Response:
+    content = save(
+        {name: np.ascontiguousarray(value) for name, value in tensors.items()},
+        metadata={"neuroscope": json.dumps(head)},
+    )
+    return Response(content, media_type=wire.BINARY)

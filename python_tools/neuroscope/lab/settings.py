@@ -1,0 +1,92 @@
+"""What a lab may do, decided when it starts: its models, whom it answers, and how much one request may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from neuroscope.errors import LabError
+
+ENGINES = ("torch", "mlx")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one request; a refusal tells the number. Units: as named, bytes and seconds where not."""
+
+    prompt_tokens: int = 4096
+    new_tokens: int = 1024
+    hooks: int = 512
+    interventions: int = 512
+    activation_bytes: int = 512 * 2**20
+    request_bytes: int = 64 * 2**20
+    seconds: float = 300.0
+    waiting_requests: int = 64
+
+    def check(self, name: str, value: float, *, parameter: str | None = None) -> None:
+        """Raises: LabError when `value` is beyond the limit called `name`."""
+        allowed = getattr(self, name)
+        if value > allowed:
+            raise LabError(
+                f"The request asks for {value:g} {name.replace('_', ' ')}, and this lab allows {allowed:g}; ask for "
+                "less, or start the lab with a higher limit.",
+                code="limit_exceeded",
+                parameter=parameter or name,
+            )
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that may be loaded: a local folder, or an id of the Hub where `folder` is None."""
+
+    id: str
+    folder: Path | None
+    engine: str = "torch"
+    dtype: str = "float32"
+    devices: str | None = None  # device_map of transformers, e.g. "auto"; None: the processor
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that `neuroscope serve` was told."""
+
+    models: Mapping[str, ModelSource]
+    limits: Limits = field(default_factory=Limits)
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token: str | None = None
+    origins: tuple[str, ...] = ()
+    database: Path = Path("neuroscope-lab.sqlite")
+    site: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.is_loopback and not self.token:
+            raise LabError(
+                f"The lab would listen on {self.host}, where others can reach it, without a token; give it one with "
+                "--token, or let it listen on 127.0.0.1.",
+                code="token_needed",
+            )
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in ("127.0.0.1", "::1", "localhost")
+
+    def source(self, name: str) -> ModelSource:
+        """The allowed model called `name`: by its id, or by its folder's path.
+
+        Raises: LabError for any other name; nothing is fetched that was not allowed at the start.
+        """
+        if name in self.models:
+            return self.models[name]
+        for source in self.models.values():
+            if source.folder is not None and Path(name).expanduser().resolve() == source.folder.resolve():
+                return source
+        raise LabError(
+            f"Model {name!r} was not allowed when the lab started; allowed are {', '.join(self.models) or 'none'}. "
+            "Start the lab with --model naming its folder or id.",
+            status=404,
+            code="model_not_found",
+            parameter="model",
+        )
