@@ -761,6 +761,12 @@ export interface RestartedEvent {
   reason: string;
 }
 
+/** Event: something that costs the reader, and stops nothing: no room to keep what was fetched (StorageFull), say. */
+export interface WarningEvent {
+  kind: "warning";
+  error: ErrorDescription;
+}
+
 export type Answer =
   | ProgressEvent
   | LoadedAnswer
@@ -784,7 +790,8 @@ export type Answer =
   | SynchronizedAnswer
   | BenchmarkedAnswer
   | CollectEvent
-  | RestartedEvent;
+  | RestartedEvent
+  | WarningEvent;
 
 // ── Errors ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 

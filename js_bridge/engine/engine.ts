@@ -16,9 +16,10 @@ import type {
 } from "../protocol.ts";
 import type { ThreadHost } from "../kernels/threads.ts";
 import type { FetchKernels } from "../kernels/wasm_module.ts";
-import { Bundle } from "../store/bundle.ts";
+import { Bundle, type BundleHost } from "../store/bundle.ts";
 import type { ChunkStore } from "../store/chunk_store.ts";
 import type { FetchBytes } from "../store/fetch.ts";
+import { answerStorage, describeShortage } from "../store/storage.ts";
 import type { Backend } from "./backend.ts";
 import { benchmark } from "./benchmark.ts";
 import { type BackendOpener, Backends } from "./backends.ts";
@@ -43,6 +44,8 @@ export interface EngineOptions {
   /** Where the WebAssembly backend gets its helper threads; without it there are none. */
   threads?: ThreadHost | null;
   store?: ChunkStore | null;
+  /** Where repositories are looked for; the public Hub where it is left out. */
+  hub?: string;
   /** SHA-256, where not crypto.subtle's. */
   digest?: (bytes: Uint8Array) => Promise<string>;
   log?: (text: string) => void;
@@ -75,6 +78,8 @@ class MessageEngine implements Engine {
   readonly #models = new Map<ModelId, Model>();
   /** Where each model came from. */
   readonly #bundles = new Map<ModelId, Bundle>();
+  /** The requests that are being loaded for. */
+  readonly #loads = new Map<number, AbortController>();
   /** The requests whose runs go on. */
   readonly #parities = new Set<number>();
   readonly #caches = new CacheTable();
@@ -105,6 +110,9 @@ class MessageEngine implements Engine {
         };
       },
     });
+    if (options.store) {
+      options.store.onFull = (shortage) => this.#post({ kind: "warning", error: describeShortage(shortage) });
+    }
     this.#backends = new Backends({
       fetchKernels: options.fetchKernels,
       threads: options.threads,
@@ -133,6 +141,13 @@ class MessageEngine implements Engine {
     switch (message.kind) {
       case "load":
         return this.#load(message);
+      case "cancelLoad":
+        this.#cancelLoad(message.load);
+        return undefined;
+      case "storage":
+      case "storageBudget":
+      case "evict":
+        return answerStorage(this.#options.store ?? null, message).then((answer) => this.#post(answer));
       case "unload":
         this.#unload(message.model);
         this.#post({ kind: "unloaded", id: message.id, model: message.model });
@@ -248,27 +263,49 @@ class MessageEngine implements Engine {
   }
 
   async #load(message: LoadRequest): Promise<void> {
-    const { id, backend: wanted } = message;
+    const { id, backend: wanted, revision, dtype } = message;
     const address = this.#options.resolveBundle?.(message.bundle) ?? message.bundle;
-    const { fetchBytes, store = null, digest } = this.#options;
-    const bundle = await Bundle.open(address, {
+    const { fetchBytes, store = null, digest, hub, log } = this.#options;
+    const cancel = new AbortController();
+    this.#loads.set(id, cancel);
+    const host: BundleHost = {
       fetchBytes,
       store,
       digest,
+      hub,
+      log,
       onProgress: (progress) => this.#post({ kind: "progress", id, ...progress }),
-    });
-    // The backend is opened and measured while bytes come over the line.
-    const reading = readCheckpoint(bundle);
-    const opening = this.#backends.open(wanted);
-    opening.catch(() => undefined); // what is wrong with the checkpoint is told first
-    const checkpoint = await reading;
-    const { backend, probe } = await opening;
-    const name = message.bundle.replace(/\/+$/, "").split("/").pop() || message.bundle;
-    const model = await loadModel(this.#nextModel++, name, bundle, checkpoint, backend);
-    this.#models.set(model.id, model);
-    this.#bundles.set(model.id, bundle);
-    this.#home = backend;
-    this.#post(loadedAnswer(id, model, probe, address));
+    };
+    const { signal } = cancel;
+    let bundle: Bundle | null = null;
+    try {
+      bundle = await Bundle.open(address, host, { revision, keep: dtype === "int8" ? "prepared" : "files", signal });
+      // The backend is opened and measured while bytes come over the line.
+      const reading = readCheckpoint(bundle);
+      const opening = this.#backends.open(wanted);
+      opening.catch(() => undefined); // what is wrong with the checkpoint is told first
+      const checkpoint = await reading;
+      const { backend, probe } = await opening;
+      const model = await loadModel(this.#nextModel++, bundle.id, bundle, checkpoint, backend);
+      await bundle.close();
+      if (signal.aborted) {
+        releaseWeights(model.backend, model.weights);
+        throw signal.reason;
+      }
+      this.#models.set(model.id, model);
+      this.#bundles.set(model.id, bundle);
+      this.#home = backend;
+      this.#post(loadedAnswer(id, model, probe, bundle.source));
+    } finally {
+      this.#loads.delete(id);
+      void bundle?.close();
+    }
+  }
+
+  #cancelLoad(id: number): void {
+    this.#loads
+      .get(id)
+      ?.abort(new EngineError("LoadCancelled", "The load was cancelled; what it had fetched is kept for the next one"));
   }
 
   #unload(id: ModelId): void {

@@ -174,7 +174,10 @@ export class BudgetedStore implements ChunkStore {
     this.#uses.set(bundle, (this.#uses.get(bundle) ?? 0) + 1);
     this.#touch(bundle);
     const withdraw = this.#tabs.announce(bundle);
+    let isUsed = true;
     return () => {
+      if (!isUsed) return;
+      isUsed = false;
       const left = (this.#uses.get(bundle) ?? 1) - 1;
       if (left > 0) this.#uses.set(bundle, left);
       else {

@@ -220,6 +220,7 @@ describe("prepared tensors", () => {
     const store = openMemoryChunks();
     const line = lineOf(files);
     const bundle = await open(line, store, { keep: "prepared" });
+    bundle.expect([WEIGHTS]);
     await bundle.read(WEIGHTS, 0, 9000);
     assert.equal(await bundle.prepared?.get("w", "int8"), null);
     await bundle.prepared?.put("w", "int8", pattern(2250, 7));
