@@ -50,7 +50,10 @@ export interface ScriptStep {
 }
 
 /** The answer to a step; null where its kind has none. */
-export type ScriptAnswer = { message: unknown; attachments: Packed[] } | { error: unknown } | null;
+export type ScriptAnswer =
+  | { message: unknown; attachments: Packed[]; tokens: Extract<Answer, { kind: "token" }>[] }
+  | { error: unknown }
+  | null;
 
 const UNANSWERED = ["operate", "create", "gradient", "release", "cancel", "createCache", "releaseCache"];
 
@@ -71,6 +74,7 @@ export async function runJob(mailbox: Mailbox, job: Job): Promise<JobResult> {
   let next = 1;
   let tensor = 1;
   let progress: JobResult["progress"] = null;
+  let generated: Extract<Answer, { kind: "token" }>[] = [];
   const waiting = new Map<
     number,
     { resolve: (value: { message: Answer; attachments: Attachment[] }) => void; reject: (error: unknown) => void }
@@ -78,7 +82,7 @@ export async function runJob(mailbox: Mailbox, job: Job): Promise<JobResult> {
   let onHook: (event: Extract<Answer, { kind: "hook" }>) => void = () => undefined;
   mailbox.onMessage = (message, attachments) => {
     if (message.kind === "progress") progress = message;
-    else if (message.kind === "token") return; // an event, though it has an id
+    else if (message.kind === "token") generated.push(message); // an event, though it has an id
     else if (message.kind === "hook") onHook(message);
     else if ("id" in message && message.id !== undefined) {
       const asked = waiting.get(message.id);
@@ -181,7 +185,8 @@ export async function runJob(mailbox: Mailbox, job: Job): Promise<JobResult> {
     try {
       const answer = await ask(request);
       const packed = answer.attachments.map((each) => ({ shape: [each.length], base64: pack(each as Float32Array) }));
-      script.push({ message: answer.message, attachments: packed });
+      script.push({ message: answer.message, attachments: packed, tokens: generated });
+      generated = [];
     } catch (error) {
       script.push({ error });
     }
