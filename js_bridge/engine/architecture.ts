@@ -2,40 +2,80 @@
 // which checkpoint tensor becomes which parts, and the hook points. The tables hold every fact about a family;
 // this file holds none.
 
+import gemma2 from "../architectures/gemma2.json" with { type: "json" };
+import gemma3 from "../architectures/gemma3.json" with { type: "json" };
 import gpt2 from "../architectures/gpt2.json" with { type: "json" };
+import gptNeo from "../architectures/gpt_neo.json" with { type: "json" };
+import gptNeox from "../architectures/gpt_neox.json" with { type: "json" };
+import gptOss from "../architectures/gpt_oss.json" with { type: "json" };
+import llama from "../architectures/llama.json" with { type: "json" };
+import mistral from "../architectures/mistral.json" with { type: "json" };
+import opt from "../architectures/opt.json" with { type: "json" };
+import phi3 from "../architectures/phi3.json" with { type: "json" };
+import qwen2 from "../architectures/qwen2.json" with { type: "json" };
+import qwen3 from "../architectures/qwen3.json" with { type: "json" };
 import type { HookDescription } from "../protocol.ts";
+import {
+  type ConditionRule,
+  type Config,
+  ConfigReader,
+  type Dimensions,
+  type ExtentRule,
+  extentOf,
+  refusal,
+} from "./architecture_config.ts";
 import type { Activation } from "./backend.ts";
-import { EngineError } from "./errors.ts";
+import { type Rotation, type RotaryRule, rotationsOf } from "./rotary.ts";
 
-export type Config = Record<string, unknown>;
-/** Extents by shape letter. */
-export type Dimensions = Record<string, number>;
+export type { Config, Dimensions } from "./architecture_config.ts";
 
-/** What the parametric decoder can be told. */
+/** What one layer does otherwise than others. */
+export interface LayerSettings {
+  /** How many keys a query sees, its own included; null is all. */
+  readonly window: number | null;
+  readonly rotation: Rotation | null;
+}
+
+/** What the parametric decoder can be told; the schema of the architecture files says what each means. */
 export interface DecoderSettings {
+  readonly centred: boolean;
+  readonly normWeightOffset: number;
+  readonly normPlacement: "before" | "after" | "both";
+  readonly finalNorm: boolean;
   readonly epsilon: number;
+  readonly positions: "learned" | "rotary";
+  readonly positionOffset: number;
+  readonly embeddingScale: number | null;
   readonly activation: Activation;
-  readonly scaleScores: boolean;
+  readonly gated: boolean;
+  readonly parallel: boolean;
+  /** What q · k is multiplied by. */
+  readonly scoreFactor: number;
+  readonly queryKeyNorm: boolean;
+  readonly sinks: boolean;
+  readonly attentionSoftCap: number | null;
+  readonly logitSoftCap: number | null;
+  readonly experts: { readonly alpha: number; readonly limit: number } | null;
+  readonly tied: boolean;
+  readonly layers: readonly LayerSettings[];
 }
 
 /** One tensor of the checkpoint and what becomes of it. */
 export interface TensorPlan {
   /** Its names in a checkpoint, the first that is there counts. */
   readonly sources: readonly string[];
+  /** The names of the tensors that hold it in MXFP4, each pair in place of the source of the same index. */
+  readonly packed: readonly { readonly blocks: string; readonly scales: string }[];
   /** As it lies in the file. */
   readonly stored: readonly number[];
-  /** After `view`, the order of its axes. */
-  readonly view?: readonly number[];
-  readonly permute?: readonly number[];
   /** Stored as [outputs, inputs]. */
-  readonly transpose: boolean;
-  /** The axis along which it is cut into its parts, of equal size. */
-  readonly splitAxis: number | null;
-  readonly parts: readonly string[];
+  readonly transposed: boolean;
   /** How the decoder uses it: multiplies by it, looks up its rows (as a product's transposed matrix, or as numbers), adds it. */
   readonly use: "matrix" | "table" | "rows" | "vector";
-  /** The part whose numbers it shares when the checkpoint leaves it out. */
-  readonly tiedTo: string | null;
+  /** {expert} in them stands for each place along the first axis. */
+  readonly parts: readonly string[];
+  /** How many outputs go to each part in turn, again and again. */
+  readonly sizes: readonly number[];
 }
 
 export interface Architecture {
@@ -47,39 +87,67 @@ export interface Architecture {
   readonly aliases: Record<string, string>;
 }
 
-type Extent =
-  { config: string; or?: string; default?: Extent } | { quotient: string[] } | { product: (string | number)[] };
-
 interface TensorRow {
   source: string;
   prefixes?: string[];
   stored: string[];
-  view?: string[];
-  permute?: number[];
   transpose?: boolean;
-  split?: { axis: number };
-  use?: "table" | "rows";
+  split?: { sizes?: string[] };
+  use?: "table" | "rows" | "vector";
+  when?: ConditionRule;
+  packed?: { blocks: string; scales: string };
   parts: string[];
   tiedTo?: string;
+}
+
+interface HookRow {
+  name: string;
+  shape: string;
+  on?: boolean;
+  when?: ConditionRule;
+}
+
+interface WindowRule {
+  size: unknown;
+  when: unknown;
+  layers: unknown;
+  otherwise: "every" | { from: unknown } | { except: unknown } | { runs: unknown; sliding: string };
 }
 
 interface Table {
   architecture: string;
   modelTypes: string[];
-  dimensions: Record<string, Extent>;
-  decoder: {
-    epsilon: { config: string; default: number };
-    activation: { config: string; default: string; names: Record<string, string> };
-    scaleScores: { config: string; default: boolean };
+  nested?: string;
+  dimensions: Record<string, ExtentRule>;
+  decoder: Record<Exclude<keyof DecoderSettings, "centred" | "scoreFactor" | "layers" | "experts">, unknown> & {
+    norm: "layerNorm" | "rmsNorm";
+    rotary: RotaryRule | null;
+    scaleScores: unknown;
+    scoreScale: unknown;
+    window: WindowRule | null;
+    experts: { alpha: unknown; limit: unknown } | null;
   };
   refused: Record<string, unknown[]>;
   tensorPrefixes: string[];
   tensors: TensorRow[];
-  hooks: { name: string; shape: string; on?: boolean }[];
+  hooks: HookRow[];
   aliases: Record<string, string>;
 }
 
-const TABLES: readonly Table[] = [gpt2 as unknown as Table];
+const TABLES = [
+  gpt2,
+  gptNeo,
+  gptNeox,
+  opt,
+  llama,
+  mistral,
+  qwen2,
+  qwen3,
+  phi3,
+  gemma2,
+  gemma3,
+  gptOss,
+] as unknown as readonly Table[];
 
 /** Fails: BundleRefused for a family, setting or dimension that no table knows. */
 export function architectureOf(config: Config): Architecture {
@@ -90,101 +158,125 @@ export function architectureOf(config: Config): Architecture {
       `model_type ${JSON.stringify(config.model_type)} is no architecture that this engine runs; it runs: ${known}`,
     );
   }
-  for (const [key, values] of Object.entries(table.refused)) {
-    if (values.includes(config[key]))
-      throw refusal(`${key} = ${JSON.stringify(config[key])} is not supported; export a checkpoint without it`);
+  const reader = new ConfigReader(config, table.nested);
+  for (const [field, values] of Object.entries(table.refused)) {
+    const value = reader.field(field);
+    if (values.includes(value))
+      throw refusal(`${field} = ${JSON.stringify(value)} is not supported; export a checkpoint without it`);
   }
-  const dimensions = dimensionsOf(table, config);
+  const dimensions = reader.dimensions(table.dimensions);
+  const decoder = settingsOf(table, reader, dimensions);
   return {
     name: table.architecture,
     dimensions,
-    decoder: settingsOf(table, config),
-    tensors: table.tensors.flatMap((row) => plansOf(row, table.tensorPrefixes, dimensions)),
-    hooks: hooksOf(table, dimensions.L),
+    decoder,
+    tensors: table.tensors
+      .filter((row) => reader.holds(row.when, dimensions) && !(decoder.tied && row.tiedTo !== undefined))
+      .flatMap((row) => plansOf(row, table.tensorPrefixes, dimensions)),
+    hooks: hooksOf(
+      table.hooks.filter((row) => reader.holds(row.when, dimensions)),
+      dimensions.L,
+    ),
     aliases: table.aliases,
   };
 }
 
-function refusal(text: string): EngineError {
-  return new EngineError("BundleRefused", `config.json: ${text}`, { file: "config.json" });
-}
-
-function dimensionsOf(table: Table, config: Config): Dimensions {
-  const dimensions: Dimensions = {};
-  const extentOf = (rule: Extent): number => {
-    if ("quotient" in rule) return dimensions[rule.quotient[0]] / dimensions[rule.quotient[1]];
-    if ("product" in rule)
-      return rule.product.reduce<number>(
-        (product, each) => product * (typeof each === "number" ? each : dimensions[each]),
-        1,
-      );
-    const given = config[rule.config] ?? (rule.or === undefined ? undefined : config[rule.or]);
-    return given === undefined || given === null
-      ? rule.default === undefined
-        ? NaN
-        : extentOf(rule.default)
-      : Number(given);
-  };
-  for (const [letter, rule] of Object.entries(table.dimensions)) {
-    const extent = extentOf(rule);
-    if (!Number.isInteger(extent) || extent < 1) {
-      throw refusal(
-        `dimension ${letter} (${JSON.stringify(rule)}) comes out as ${extent}; it must be a positive integer`,
-      );
-    }
-    dimensions[letter] = extent;
-  }
-  return dimensions;
-}
-
-function settingsOf(table: Table, config: Config): DecoderSettings {
-  const { epsilon, activation, scaleScores } = table.decoder;
-  const name = String(config[activation.config] ?? activation.default);
-  const kind = activation.names[name];
-  if (kind === undefined) {
-    throw refusal(
-      `${activation.config} = ${name} is not supported; supported are ${Object.keys(activation.names).join(", ")}`,
-    );
-  }
+function settingsOf(table: Table, reader: ConfigReader, dimensions: Dimensions): DecoderSettings {
+  const { decoder } = table;
+  const { D: model, K: head, P: positions, H: heads, KV: keyValueHeads = heads } = dimensions;
+  if (heads % keyValueHeads !== 0)
+    throw refusal(`${heads} heads share ${keyValueHeads} key-value heads; their number must be a multiple of it`);
+  const rotations = decoder.rotary === null ? null : rotationsOf(reader, decoder.rotary, head, positions);
+  const scoreScale = reader.numberOrNull(decoder.scoreScale) ?? head;
   return {
-    epsilon: Number(config[epsilon.config] ?? epsilon.default),
-    activation: kind as Activation,
-    scaleScores: Boolean(config[scaleScores.config] ?? scaleScores.default),
+    centred: decoder.norm === "layerNorm",
+    normWeightOffset: reader.number(decoder.normWeightOffset),
+    normPlacement: reader.value(decoder.normPlacement) as DecoderSettings["normPlacement"],
+    finalNorm: reader.value(decoder.finalNorm) === true,
+    epsilon: reader.number(decoder.epsilon),
+    positions: decoder.positions as DecoderSettings["positions"],
+    positionOffset: reader.number(decoder.positionOffset),
+    embeddingScale: decoder.embeddingScale === "rootOfWidth" ? Math.sqrt(model) : null,
+    activation: reader.value(decoder.activation) as Activation,
+    gated: decoder.gated === true,
+    parallel: reader.value(decoder.parallel) === true,
+    scoreFactor: reader.value(decoder.scaleScores) === false ? 1 : scoreScale ** -0.5,
+    queryKeyNorm: decoder.queryKeyNorm === true,
+    sinks: decoder.sinks === true,
+    attentionSoftCap: reader.numberOrNull(decoder.attentionSoftCap),
+    logitSoftCap: reader.numberOrNull(decoder.logitSoftCap),
+    experts:
+      decoder.experts === null
+        ? null
+        : { alpha: reader.number(decoder.experts.alpha), limit: reader.number(decoder.experts.limit) },
+    tied: reader.value(decoder.tied) === true,
+    layers: windowsOf(decoder.window, reader, dimensions.L).map((window) => ({
+      window,
+      rotation: rotations === null ? null : window === null ? rotations.full : rotations.sliding,
+    })),
   };
 }
 
-/** "3D" is three times dimension D. */
-function extent(term: string, dimensions: Dimensions): number {
-  const [, factor, letter] = /^(\d*)([A-Z]?)$/.exec(term) as RegExpExecArray;
-  return (factor === "" ? 1 : Number(factor)) * (letter === "" ? 1 : dimensions[letter]);
+/** Per layer, how many keys a query sees. */
+function windowsOf(rule: WindowRule | null, reader: ConfigReader, layers: number): (number | null)[] {
+  const size = rule === null || reader.value(rule.when) === false ? null : reader.numberOrNull(rule.size);
+  if (rule === null || size === null) return new Array<null>(layers).fill(null);
+  const sliding = slidingLayers(rule, reader, layers);
+  if (sliding.length !== layers)
+    throw refusal(`the kinds of attention of ${sliding.length} layers are listed; the model has ${layers}`);
+  return sliding.map((each) => (each ? size : null));
+}
+
+function slidingLayers({ layers: listed, otherwise }: WindowRule, reader: ConfigReader, layers: number): boolean[] {
+  const given = reader.value(listed);
+  if (Array.isArray(given)) return given as boolean[];
+  const each = (isSliding: (layer: number) => boolean) => Array.from({ length: layers }, (_, layer) => isSliding(layer));
+  if (otherwise === "every") return each(() => true);
+  if ("from" in otherwise) {
+    const first = reader.number(otherwise.from);
+    return each((layer) => layer >= first);
+  }
+  if ("except" in otherwise) {
+    const period = reader.number(otherwise.except);
+    return each((layer) => (layer + 1) % period !== 0);
+  }
+  const runs = reader.value(otherwise.runs) as [string[], number][];
+  return runs.flatMap(([kinds, times]) =>
+    Array.from({ length: times }, () => kinds.map((kind) => kind === otherwise.sliding)).flat(),
+  );
 }
 
 function plansOf(row: TensorRow, tablePrefixes: readonly string[], dimensions: Dimensions): TensorPlan[] {
   const layers = row.source.includes("{layer}") ? dimensions.L : 1;
   const prefixes = row.prefixes ?? tablePrefixes;
+  const stored = row.stored.map((term) => extentOf(term, dimensions));
+  const transposed = row.transpose ?? false;
+  const outputs = stored[stored.length - (transposed ? 2 : 1)];
+  const sizes = row.split?.sizes?.map((term) => extentOf(term, dimensions));
   return Array.from({ length: layers }, (_, layer) => ({
     sources: prefixes.map((prefix) => prefix + inLayer(row.source, layer)),
-    stored: row.stored.map((term) => extent(term, dimensions)),
-    view: row.view?.map((term) => extent(term, dimensions)),
-    permute: row.permute,
-    transpose: row.transpose ?? false,
-    splitAxis: row.split?.axis ?? null,
+    packed: (row.packed === undefined ? [] : prefixes).map((prefix) => ({
+      blocks: prefix + inLayer(row.packed?.blocks as string, layer),
+      scales: prefix + inLayer(row.packed?.scales as string, layer),
+    })),
+    stored,
+    transposed,
+    use: row.use ?? (stored.length === 1 ? "vector" : "matrix"),
     parts: row.parts.map((part) => inLayer(part, layer)),
-    use: row.use ?? (row.stored.length === 1 ? "vector" : "matrix"),
-    tiedTo: row.tiedTo ?? null,
+    sizes: sizes ?? row.parts.map(() => outputs / row.parts.length),
   }));
 }
 
-function hooksOf(table: Table, layers: number): HookDescription[] {
-  const describe = (row: Table["hooks"][number], layer: number) => ({
+function hooksOf(rows: readonly HookRow[], layers: number): HookDescription[] {
+  const describe = (row: HookRow, layer: number) => ({
     name: inLayer(row.name, layer),
     shape: row.shape,
     on: row.on ?? true,
   });
-  const inBlock = table.hooks.filter((row) => row.name.includes("{layer}"));
-  const first = table.hooks.indexOf(inBlock[0]);
-  const before = table.hooks.slice(0, first);
-  const after = table.hooks.slice(first + inBlock.length);
+  const inBlock = rows.filter((row) => row.name.includes("{layer}"));
+  const first = rows.indexOf(inBlock[0]);
+  const before = rows.slice(0, first);
+  const after = rows.slice(first + inBlock.length);
   return [
     ...before.map((row) => describe(row, 0)),
     ...Array.from({ length: layers }, (_, layer) => inBlock.map((row) => describe(row, layer))).flat(),

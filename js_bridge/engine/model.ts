@@ -1,17 +1,27 @@
 // A model that is ready to run: its architecture, its weights in a backend, its tokenizer. Loading maps the
-// checkpoint's tensors to the architecture's parts, one tensor at a time, in the order in which they lie in the files.
+// checkpoint's tensors to the architecture's parts, a few rows at a time, in the order in which they lie in the files.
 
 import type { HookDescription, ModelId } from "../protocol.ts";
 import type { Bundle } from "../store/bundle.ts";
-import { readHeader, readTensor, type TensorEntry } from "../store/safetensors.ts";
+import { readHeader, type TensorEntry } from "../store/safetensors.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type Architecture, architectureOf, type Config, type TensorPlan } from "./architecture.ts";
-import { type Backend, laidOut, type Matrix, type Value } from "./backend.ts";
-import type { Weights } from "./decoder.ts";
+import type { Backend } from "./backend.ts";
 import { EngineError } from "./errors.ts";
-import { elementsOf, showShape, stridesOf } from "./shape.ts";
+import { elementsOf, sameShape, showShape } from "./shape.ts";
+import { releaseWeights, WeightLoader, type Weights } from "./weights.ts";
+import { UNTREATED } from "./weights_processing.ts";
+import { openPacked, openTensor } from "./weights_source.ts";
 
-const DTYPES: Record<string, string> = { F32: "float32", F16: "float16", BF16: "bfloat16" };
+export { releaseWeights } from "./weights.ts";
+
+const DTYPES: Record<string, string> = {
+  F32: "float32",
+  F16: "float16",
+  BF16: "bfloat16",
+  I8: "int8",
+  MXFP4: "mxfp4",
+};
 
 export interface Model {
   readonly id: ModelId;
@@ -78,6 +88,7 @@ export async function loadModel(
   bundle: Bundle,
   checkpoint: Checkpoint,
   backend: Backend,
+  { quantises = false }: { quantises?: boolean } = {},
 ): Promise<Model> {
   const { config, architecture, tokenizer, weightFiles } = checkpoint;
   const entries = new Map<string, TensorEntry>();
@@ -85,20 +96,28 @@ export async function loadModel(
     for (const [tensor, entry] of await readHeader(bundle, file)) entries.set(tensor, entry);
   }
   const found = placed(architecture, entries);
-  const loading = new Loading(backend);
+  const loader = new WeightLoader(backend);
+  const dtypes = new Set<string>();
   try {
     let file = "";
-    for (const { plan, tensor, entry } of found) {
+    for (const { plan, tensor, entry, scales } of found) {
       if (file !== "" && file !== entry.file) bundle.forget(file);
       file = entry.file;
-      loading.add(plan, await readTensor(bundle, tensor, entry));
+      const stored =
+        scales === null
+          ? await openTensor(bundle, tensor, entry, entries)
+          : openPacked(bundle, tensor, entry, scales);
+      const isMatrix = plan.use === "matrix" || plan.use === "table";
+      if (isMatrix) await loader.addMatrices(plan, stored, quantises, [UNTREATED]);
+      else await loader.addVectors(plan, stored, (part, numbers) => offsetNorm(architecture, part, numbers));
+      if (isMatrix || stored.dtype !== "F32") dtypes.add(DTYPES[isMatrix && quantises ? "I8" : stored.dtype]);
     }
     bundle.forget(file);
+    loader.finish();
   } catch (error) {
-    releaseWeights(backend, loading);
+    releaseWeights(backend, loader);
     throw error;
   }
-  const dtypes = [...new Set(found.map(({ entry }) => DTYPES[entry.dtype]))];
   return {
     id,
     name: bundle.manifest?.id ?? name,
@@ -107,125 +126,67 @@ export async function loadModel(
     architecture,
     hooks: new Map(architecture.hooks.map((hook) => [hook.name, hook])),
     backend,
-    weights: loading,
+    weights: loader,
     tokenizer,
-    dtype: dtypes.join("+"),
-    parameters: found.reduce((sum, { entry }) => sum + elementsOf(entry.shape), 0),
-    bytes: loading.bytes,
+    dtype: [...dtypes].join("+"),
+    parameters: found.reduce((sum, { plan }) => sum + elementsOf(plan.stored), 0),
+    bytes: loader.bytes,
   };
 }
 
-export function releaseWeights(backend: Backend, weights: Weights): void {
-  for (const matrix of weights.matrices.values()) backend.releaseMatrix(matrix);
-  for (const vector of weights.vectors.values()) backend.release(vector);
+/** Gemma stores the weights of its norms less one. */
+function offsetNorm({ decoder }: Architecture, part: string, numbers: Float32Array): void {
+  if (decoder.normWeightOffset === 0 || !part.endsWith(".w")) return;
+  for (let i = 0; i < numbers.length; i++) numbers[i] += decoder.normWeightOffset;
 }
 
 interface Placed {
   readonly plan: TensorPlan;
   readonly tensor: string;
+  /** Of the tensor, or of its MXFP4 blocks. */
   readonly entry: TensorEntry;
+  /** Of MXFP4 blocks. */
+  readonly scales: TensorEntry | null;
 }
 
 /** Each plan with its tensor in the files, in the order of the files. */
 function placed(architecture: Architecture, entries: ReadonlyMap<string, TensorEntry>): Placed[] {
-  const found: Placed[] = [];
-  for (const plan of architecture.tensors) {
-    const tensor = plan.sources.find((source) => entries.has(source));
-    if (tensor === undefined) {
-      if (plan.tiedTo !== null) continue;
-      throw new EngineError(
-        "BundleRefused",
-        `The checkpoint has no tensor ${plan.sources.join(" or ")}, which ${architecture.name} needs; export it again`,
-        { tensor: plan.sources[0] },
-      );
-    }
+  return architecture.tensors
+    .map((plan) => find(plan, architecture, entries))
+    .sort((a, b) =>
+      a.entry.file === b.entry.file ? a.entry.begin - b.entry.begin : a.entry.file < b.entry.file ? -1 : 1,
+    );
+}
+
+function find(plan: TensorPlan, { name }: Architecture, entries: ReadonlyMap<string, TensorEntry>): Placed {
+  const tensor = plan.sources.find((source) => entries.has(source));
+  if (tensor !== undefined) {
     const entry = entries.get(tensor) as TensorEntry;
-    if (showShape(entry.shape) !== showShape(plan.stored)) {
-      throw new EngineError(
-        "BundleRefused",
-        `Tensor ${tensor} has shape ${showShape(entry.shape)}; config.json says ${showShape(plan.stored)}`,
-        { tensor },
-      );
-    }
-    found.push({ plan, tensor, entry });
+    const flipped = [...plan.stored.slice(0, -2), ...plan.stored.slice(-2).reverse()];
+    const wanted = entry.dtype === "I8" && plan.use === "matrix" ? [plan.stored, flipped] : [plan.stored];
+    checkShape(tensor, entry, wanted);
+    return { plan, tensor, entry, scales: null };
   }
-  return found.sort((a, b) =>
-    a.entry.file === b.entry.file ? a.entry.begin - b.entry.begin : a.entry.file < b.entry.file ? -1 : 1,
-  );
-}
-
-class Loading implements Weights {
-  readonly matrices = new Map<string, Matrix>();
-  readonly vectors = new Map<string, Value>();
-  bytes = 0;
-  readonly #backend: Backend;
-
-  constructor(backend: Backend) {
-    this.#backend = backend;
-  }
-
-  add(plan: TensorPlan, numbers: Float32Array): void {
-    for (const [i, part] of cut(plan, numbers).entries()) {
-      if (plan.use === "vector" || plan.use === "rows") {
-        const value = this.#backend.upload(part.numbers, part.shape);
-        this.vectors.set(plan.parts[i], value);
-        this.bytes += value.storage.bytes;
-      } else {
-        const transposed = plan.transpose || plan.use === "table";
-        const [rows, columns] = part.shape;
-        const [inputs, outputs] = transposed ? [columns, rows] : [rows, columns];
-        const matrix = laidOut(this.#backend, part.numbers, { inputs, outputs, transposed, scales: null });
-        this.matrices.set(plan.parts[i], matrix);
-        this.bytes += matrix.bytes;
-      }
-    }
-  }
-}
-
-/** The parts of a stored tensor: its axes put in order, then cut along one of them. */
-export function cut(
-  plan: Pick<TensorPlan, "stored" | "view" | "permute" | "splitAxis" | "parts">,
-  numbers: Float32Array,
-): { numbers: Float32Array; shape: number[] }[] {
-  let shape: readonly number[] = plan.stored;
-  let ordered = numbers;
-  if (plan.view !== undefined && plan.permute !== undefined) {
-    const { view, permute } = plan;
-    const strides = stridesOf(view);
-    shape = permute.map((axis) => view[axis]);
-    ordered = gather(
-      numbers,
-      shape,
-      permute.map((axis) => strides[axis]),
-      0,
+  const pair = plan.packed.find(({ blocks, scales }) => entries.has(blocks) && entries.has(scales));
+  if (pair === undefined) {
+    throw new EngineError(
+      "BundleRefused",
+      `The checkpoint has no tensor ${plan.sources.join(" or ")}, which ${name} needs; export it again`,
+      { tensor: plan.sources[0] },
     );
   }
-  if (plan.splitAxis === null) return [{ numbers: ordered, shape: [...shape] }];
-  const axis = plan.splitAxis;
-  const size = shape[axis] / plan.parts.length;
-  const strides = stridesOf(shape);
-  const part = shape.with(axis, size);
-  return plan.parts.map((_, i) => ({ numbers: gather(ordered, part, strides, i * size * strides[axis]), shape: part }));
+  const [experts, inputs, outputs] = plan.stored;
+  const [blocks, scales] = [pair.blocks, pair.scales].map((each) => entries.get(each) as TensorEntry);
+  checkShape(pair.blocks, blocks, [[experts, outputs, inputs / 32, 16]]);
+  checkShape(pair.scales, scales, [[experts, outputs, inputs / 32]]);
+  return { plan, tensor: pair.blocks, entry: blocks, scales };
 }
 
-/** Rows along the last axis are copied whole where they lie together. */
-function gather(
-  from: Float32Array,
-  shape: readonly number[],
-  strides: readonly number[],
-  offset: number,
-): Float32Array {
-  const result = new Float32Array(elementsOf(shape));
-  const last = shape.length - 1;
-  const copy = (axis: number, source: number, target: number): void => {
-    if (axis === last) {
-      if (strides[last] === 1) result.set(from.subarray(source, source + shape[last]), target);
-      else for (let i = 0; i < shape[last]; i++) result[target + i] = from[source + i * strides[last]];
-      return;
-    }
-    const step = elementsOf(shape.slice(axis + 1));
-    for (let i = 0; i < shape[axis]; i++) copy(axis + 1, source + i * strides[axis], target + i * step);
-  };
-  copy(0, offset, 0);
-  return result;
+function checkShape(tensor: string, entry: TensorEntry, wanted: readonly (readonly number[])[]): void {
+  if (wanted.some((shape) => sameShape(shape, entry.shape))) return;
+  throw new EngineError(
+    "BundleRefused",
+    `Tensor ${tensor} has shape ${showShape(entry.shape)}; config.json says ${showShape(wanted[0])}`,
+    { tensor },
+  );
 }

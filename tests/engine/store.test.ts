@@ -7,7 +7,6 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { Ajv } from "ajv";
 import schema from "../../js_bridge/schemas/bundle.schema.json" with { type: "json" };
-import { cut } from "../../js_bridge/engine/model.ts";
 import type { FetchBytes } from "../../js_bridge/store/fetch.ts";
 import { readFiles } from "../../js_bridge/store/files.ts";
 import type { Manifest } from "../../js_bridge/store/manifest.ts";
@@ -255,30 +254,5 @@ describe("weights", () => {
       message: /scale_attn_by_inverse_layer_idx = true/,
     });
     await assert.rejects(refused({ n_head: 5 }), { name: "BundleRefused", message: /dimension K/ });
-  });
-
-  test("are put in order and cut as the table says", () => {
-    const numbers = Float32Array.from({ length: 24 }, (_, i) => i);
-    const interleaved = cut(
-      { stored: [12, 2], view: [2, 3, 2, 2], permute: [1, 0, 2, 3], splitAxis: 0, parts: ["q", "k", "v"] },
-      numbers,
-    );
-    assert.deepEqual(
-      interleaved.map((part) => [...part.numbers]),
-      [
-        [0, 1, 2, 3, 12, 13, 14, 15],
-        [4, 5, 6, 7, 16, 17, 18, 19],
-        [8, 9, 10, 11, 20, 21, 22, 23],
-      ],
-    );
-    const columns = cut({ stored: [2, 6], splitAxis: 1, parts: ["a", "b", "c"] }, numbers.subarray(0, 12));
-    assert.deepEqual(
-      columns.map((part) => [...part.numbers]),
-      [
-        [0, 1, 6, 7],
-        [2, 3, 8, 9],
-        [4, 5, 10, 11],
-      ],
-    );
   });
 });
