@@ -14,6 +14,10 @@ export interface WasmOptions {
   readonly log?: (text: string) => void;
   /** Milliseconds that helpers have to come. */
   readonly helpersWithin?: number;
+  /** Multiplications that are worth handing to another thread. */
+  readonly portion?: number;
+  /** Tenths of a second after which a helper in the middle of a portion counts as dead. */
+  readonly patience?: number;
 }
 
 /** The numbers of the kernels, which the file exports; assembly/jobs.ts has them with their arguments. */
@@ -65,10 +69,10 @@ const ARGUMENTS = 64;
 const MOST_ARGUMENTS = 32;
 const TABLE = 32;
 
-/** Multiplications and additions that are worth handing to another thread: some ten microseconds. */
+/** Some ten microseconds. */
 const PORTION = 2 ** 17;
 
-/** Tenths of a second after which a helper in the middle of a portion counts as dead. */
+/** Ten seconds, in turns: a machine that was asleep has used up one of them. */
 const PATIENCE = 100;
 
 /** Scratch of a thread, unless a wide int8 weight needs more: what productTransposed keeps. */
@@ -107,8 +111,8 @@ export async function openKernels(options: WasmOptions): Promise<Kernels> {
   throw unavailable("kernels.wasm is not there");
 }
 
-async function openVariant({ fetchKernels }: WasmOptions, file: string, shared: boolean): Promise<Kernels | null> {
-  const bytes = (await fetchKernels?.(file)) ?? null;
+async function openVariant(options: WasmOptions, file: string, shared: boolean): Promise<Kernels | null> {
+  const bytes = (await options.fetchKernels?.(file)) ?? null;
   if (bytes === null) return null;
   if (!WebAssembly.validate(bytes as Uint8Array<ArrayBuffer>))
     throw unavailable(`${file} is damaged, or WebAssembly has no SIMD here`);
@@ -120,7 +124,7 @@ async function openVariant({ fetchKernels }: WasmOptions, file: string, shared: 
   const { exports } = await WebAssembly.instantiate(module, { env: { memory, abort } });
   const missing = [...KERNELS, ...FUNCTIONS].filter((name) => !(name in exports));
   if (missing.length > 0) throw unavailable(`${file} is from another build, it lacks ${missing.join(", ")}`);
-  return new Kernels(module, exports as unknown as Exports, memory, pages * PAGE);
+  return new Kernels(module, exports as unknown as Exports, memory, pages * PAGE, options);
 }
 
 /** As large as the machine lets it become: some refuse to set aside 4 GiB of addresses. */
@@ -147,12 +151,22 @@ export class Kernels {
   readonly #raw: WebAssembly.Memory;
   readonly #numbers: Record<KernelName, number>;
   readonly #board: number;
+  readonly #portion: number;
+  readonly #patience: number;
   #ints: Int32Array;
   #helpers: Helper[] = [];
   #scratch = { start: 0, size: 0, threads: 1 };
   #log: (text: string) => void = () => undefined;
 
-  constructor(module: WebAssembly.Module, exports: Exports, memory: WebAssembly.Memory, limit: number) {
+  constructor(
+    module: WebAssembly.Module,
+    exports: Exports,
+    memory: WebAssembly.Memory,
+    limit: number,
+    { portion = PORTION, patience = PATIENCE }: WasmOptions,
+  ) {
+    this.#portion = portion;
+    this.#patience = patience;
     this.#module = module;
     this.#exports = exports;
     this.#raw = memory;
@@ -228,12 +242,12 @@ export class Kernels {
     if (given.length > MOST_ARGUMENTS) throw new RangeError(`${kernel} is given ${given.length} arguments`);
     const ints = this.#onBoard();
     for (let i = 0; i < given.length; i++) ints[ARGUMENTS / 4 + i] = given[i];
-    const grain = Math.max(1, Math.ceil(PORTION / cost));
+    const grain = Math.max(1, Math.ceil(this.#portion / cost));
     const number = this.#numbers[kernel];
-    if (this.#exports.run(number, units, grain, PATIENCE) !== 0) return;
+    if (this.#exports.run(number, units, grain, this.#patience) !== 0) return;
     // Kernels read their inputs and write their results, so all of it is simply computed again.
     this.#lose(this.#helpers, "a helper thread did not finish its part");
-    this.#exports.run(number, units, units, PATIENCE);
+    this.#exports.run(number, units, units, this.#patience);
   }
 
   /** The address of a few numbers, for one `run`. */
