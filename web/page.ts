@@ -5,6 +5,7 @@ import type { Attachment, HostMessage } from "../js_bridge/host/neuroscope_host.
 import { Machine } from "../hosts/machine.ts";
 import { EngineWorker } from "../js_bridge/host/engine_worker.ts";
 import { fetchImage } from "./image.ts";
+import { describeGaps, surroundings, watchNetwork } from "./notices.ts";
 import { Panes } from "./panes.ts";
 import { progress, type Progress } from "./progress.ts";
 import { transcript } from "./views/transcript.ts";
@@ -32,14 +33,17 @@ async function main(): Promise<void> {
   const decoder = new TextDecoder();
   const evaluations = new Map<number, (outcome: Outcome) => void>();
   let lastEvaluation = 0;
-  let loading: Progress | null = null;
+  const loading = new Map<number, Progress>();
+  const without = (parameters.get("without") ?? "").split(",").filter((name) => name !== "");
+  byId("gaps").textContent = describeGaps(surroundings(without));
+  watchNetwork(byId("network"));
 
   const engine = new EngineWorker({
     url: config.engine,
     kernels: config.kernels,
     bundles: config.bundles,
     backend: parameters.get("backend") ?? "auto",
-    without: (parameters.get("without") ?? "").split(",").filter((name) => name !== ""),
+    without,
     log: (text) => console.info(text),
     receive: (message, attachments) => {
       showProgress(message);
@@ -76,6 +80,10 @@ async function main(): Promise<void> {
         document.body.dataset["image"] = "ready";
         performance.mark("neuroscope-ready");
         break;
+      case "badge":
+        byId("parity").textContent = String(message["text"]);
+        byId("parity").className = `badge-${String(message["state"])}`;
+        break;
       case "problem":
         showError(String(message["error"]), String(message["stack"]));
         break;
@@ -95,15 +103,23 @@ async function main(): Promise<void> {
   /** Do-its run beside one another; how many have not ended is to be seen. */
   function showRunning(): void {
     byId("running").textContent = evaluations.size > 0 ? `${evaluations.size} running` : "";
+    byId("stop-it").hidden = evaluations.size === 0;
+  }
+
+  /** Ends all of them; each is then told as stopped. */
+  function stopRunning(): void {
+    if (evaluations.size > 0) machine.post({ kind: "stop" });
   }
 
   function showProgress(message: HostMessage): void {
+    const id = message["id"] as number;
     if (message.kind === "progress") {
-      loading ??= progress(status, "Weights");
-      loading.update(message["bytesLoaded"] as number, message["bytesTotal"] as number);
+      const line = loading.get(id) ?? progress(status, "Weights", () => engine.post({ kind: "cancelLoad", load: id }));
+      loading.set(id, line);
+      line.update(message["bytesLoaded"] as number, message["bytesTotal"] as number);
     } else if (message.kind === "loaded" || message.kind === "failed") {
-      loading?.done();
-      loading = null;
+      loading.get(id)?.done();
+      loading.delete(id);
     }
   }
 
@@ -111,12 +127,16 @@ async function main(): Promise<void> {
     panes.showError(error, stack);
   }
 
-  const editor = workspace(byId("workspace"), config.workspace, evaluate, showError);
+  const editor = workspace(byId("workspace"), config.workspace, evaluate, showError, stopRunning);
   for (const mode of ["do", "print", "inspect"] as const) {
     byId(`${mode}-it`).addEventListener("click", () => {
       editor.run(mode);
       editor.focus();
     });
+  }
+  byId("stop-it").addEventListener("click", stopRunning);
+  for (const tool of document.querySelectorAll<HTMLElement>("[data-opens]")) {
+    tool.addEventListener("click", () => machine.post({ kind: "open", tool: tool.dataset["opens"] }));
   }
   byId("clear-transcript").addEventListener("click", () => log.clear());
   machine.run();

@@ -38,7 +38,11 @@ export class Panes {
     this.#panes.set(tool, { element, title: element.querySelector("h2") as HTMLElement, view });
     const picture = this.#holder.querySelector("[data-rendered]");
     if (picture && toolClass === "InteractiveLens") picture.replaceWith(element);
-    else this.#holder.prepend(element);
+    else {
+      this.#holder.prepend(element);
+      // On a phone the panes are far below the button that opened one.
+      element.scrollIntoView({ block: "nearest" });
+    }
   }
 
   /** Where the person looks: on top of the panes, until it is closed. */

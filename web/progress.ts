@@ -1,11 +1,12 @@
-// A line for each thing that is being loaded: bytes, and the time left, from the speed so far.
+// A line for each thing that is being loaded: bytes, and the time left, from the speed so far; and a button that ends
+// it, where it can be ended.
 
 export interface Progress {
   update(loaded: number, total: number): void;
   done(): void;
 }
 
-export function progress(element: HTMLElement, label: string): Progress {
+export function progress(element: HTMLElement, label: string, cancel?: () => void): Progress {
   const document = element.ownerDocument;
   const line = document.createElement("div");
   line.className = "progress";
@@ -14,6 +15,14 @@ export function progress(element: HTMLElement, label: string): Progress {
   const amount = document.createElement("span");
   caption.append(`${label} `, bar, " ", amount);
   line.append(caption);
+  if (cancel) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Cancel";
+    button.setAttribute("aria-label", `Cancel: ${label}`);
+    button.addEventListener("click", cancel);
+    line.append(" ", button);
+  }
   element.append(line);
   const started = performance.now();
   return {

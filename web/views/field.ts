@@ -11,6 +11,10 @@ export const field: ViewFunction<FieldPart> = (element, data, emit) => {
   const input = document.createElement("input");
   input.type = "text";
   input.spellcheck = false;
+  if (data.width !== undefined) {
+    input.size = data.width;
+    input.classList.add("short");
+  }
   label.append(caption, input);
   element.append(label);
 

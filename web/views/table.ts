@@ -29,17 +29,20 @@ export const table: ViewFunction<TablePart> = (element, data, emit) => {
     }));
     const rows = next.rows.map((row, index) => {
       const line = document.createElement("tr");
-      line.tabIndex = 0;
-      line.addEventListener("click", () => emit(next.id, index));
-      line.addEventListener("keydown", (event) => {
-        if (event.key === "Enter") emit(next.id, index);
-      });
+      if (next.action === undefined) {
+        line.tabIndex = 0;
+        line.addEventListener("click", () => emit(next.id, index));
+        line.addEventListener("keydown", (event) => {
+          if (event.key === "Enter") emit(next.id, index);
+        });
+      }
       line.append(...row.map((value) => {
         const cell = document.createElement("td");
-        cell.textContent = typeof value === "number" ? value.toFixed(4) : tokenLabel(value ?? "");
+        cell.textContent = typeof value === "number" ? numberText(value) : tokenLabel(value ?? "");
         if (typeof value === "number") cell.className = "number";
         return cell;
       }));
+      if (next.action !== undefined) line.append(actionCell(next.action, row[0], () => emit(next.id, index)));
       return line;
     });
     grid.replaceChildren(head, ...rows);
@@ -47,6 +50,23 @@ export const table: ViewFunction<TablePart> = (element, data, emit) => {
   update(data);
   return { update, destroy: () => figure.remove() };
 };
+
+function actionCell(label: string, rowName: string | number | null | undefined, act: () => void): HTMLElement {
+  const cell = document.createElement("td");
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = label;
+  button.setAttribute("aria-label", `${label} ${rowName ?? ""}`);
+  button.addEventListener("click", act);
+  cell.append(button);
+  return cell;
+}
+
+/** Four decimals, but a small number by its size: 3.1e-7 is not 0. */
+function numberText(value: number): string {
+  if (Number.isInteger(value)) return String(value);
+  return Math.abs(value) < 1e-3 ? value.toExponential(1) : value.toFixed(4);
+}
 
 /** RFC 4180: every text quoted, quotes doubled, numbers in full. */
 function toCsv(data: TablePart): string {

@@ -1,10 +1,12 @@
 // Headings, lines of text, and errors with the Smalltalk stack that led to them.
 
-import type { ErrorPart, HeadingPart, TextPart, ViewFunction } from "./view.ts";
+import type { ErrorPart, HeadingPart, ProsePart, TextPart, ViewFunction } from "./view.ts";
 
 export const heading: ViewFunction<HeadingPart> = (element, data) => line(element, "h3", data);
 
 export const text: ViewFunction<TextPart> = (element, data) => line(element, "p", data);
+
+export const prose: ViewFunction<ProsePart> = (element, data) => line(element, "pre", data);
 
 function line<Data extends { readonly text: string }>(element: HTMLElement, name: string, data: Data) {
   const node = element.ownerDocument.createElement(name);

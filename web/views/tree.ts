@@ -1,13 +1,15 @@
 // Draws a tool's tree of parts. A part that is still there keeps its view and is only updated, so that the cursor in a
 // field, the scroll position and the keyboard focus survive a refresh. What a part looks like is in its own file.
 
+import { badge } from "./badge.ts";
 import { bars } from "./bars.ts";
+import { button } from "./button.ts";
 import { choice } from "./choice.ts";
 import { field } from "./field.ts";
 import { heatMap } from "./heat_map.ts";
 import { switches } from "./switches.ts";
 import { table } from "./table.ts";
-import { errorText, heading, text } from "./text.ts";
+import { errorText, heading, prose, text } from "./text.ts";
 import type { Emit, Part, StackPart, View } from "./view.ts";
 
 export function tree(element: HTMLElement, data: Part, emit: Emit): View<Part> {
@@ -37,6 +39,12 @@ function draw(element: HTMLElement, data: Part, emit: Emit): View<Part> {
       return heading(element, data, emit) as View<Part>;
     case "text":
       return text(element, data, emit) as View<Part>;
+    case "prose":
+      return prose(element, data, emit) as View<Part>;
+    case "badge":
+      return badge(element, data, emit) as View<Part>;
+    case "button":
+      return button(element, data, emit) as View<Part>;
     case "error":
       return errorText(element, data, emit) as View<Part>;
     case "field":

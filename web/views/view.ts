@@ -15,7 +15,19 @@ export interface StackPart { readonly part: "stack" | "row"; readonly children: 
 export interface HeadingPart { readonly part: "heading"; readonly text: string }
 export interface TextPart { readonly part: "text"; readonly text: string }
 export interface ErrorPart { readonly part: "error"; readonly text: string; readonly stack: string }
-export interface FieldPart { readonly part: "field"; readonly id: string; readonly label: string; readonly value: string }
+/** A text that is read; line feeds stay. */
+export interface ProsePart { readonly part: "prose"; readonly text: string }
+export interface BadgePart { readonly part: "badge"; readonly text: string; readonly state: "good" | "bad" | "open" }
+export interface ButtonPart { readonly part: "button"; readonly id: string; readonly label: string; readonly enabled: boolean }
+
+export interface FieldPart {
+  readonly part: "field";
+  readonly id: string;
+  readonly label: string;
+  readonly value: string;
+  /** In characters, of a short one. */
+  readonly width?: number;
+}
 
 export interface ChoicePart {
   readonly part: "choice";
@@ -60,12 +72,17 @@ export interface TablePart {
   readonly title: string;
   readonly columns: readonly string[];
   readonly rows: readonly (readonly (string | number | null)[])[];
+  /** What can be done to a row, as a button's label; then a click on the row does nothing. */
+  readonly action?: string;
 }
 
 export type Part =
   | StackPart
   | HeadingPart
   | TextPart
+  | ProsePart
+  | BadgePart
+  | ButtonPart
   | ErrorPart
   | FieldPart
   | ChoicePart

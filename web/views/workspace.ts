@@ -16,9 +16,13 @@ export interface Evaluation {
   readonly mode: EvaluationMode;
 }
 
-/** What came of an evaluation: a text to print, or an error with the Smalltalk stack and, of a syntax error, its place from 0. */
+/**
+ * What came of an evaluation: a text to print, or an error with the Smalltalk stack and, of a syntax error, its place
+ * from 0; or nothing, because it was stopped.
+ */
 export type Outcome =
   | { readonly text: string }
+  | { readonly stopped: true }
   | { readonly error: string; readonly stack: string; readonly position?: number };
 
 export interface WorkspaceView {
@@ -40,6 +44,7 @@ export function workspace(
   contents: string,
   evaluate: (evaluation: Evaluation) => Promise<Outcome>,
   showError: (error: string, stack: string) => void,
+  stop: () => void,
 ): WorkspaceView {
   const view = new EditorView({
     parent: element,
@@ -50,6 +55,14 @@ export function workspace(
           command("Mod-d", "do"),
           command("Mod-p", "print"),
           command("Mod-i", "inspect"),
+          {
+            key: "Mod-.",
+            preventDefault: true,
+            run: () => {
+              stop();
+              return true;
+            },
+          },
         ]),
         lineNumbers(),
         history(),
@@ -85,6 +98,7 @@ export function workspace(
     const source = view.state.sliceDoc(from, to);
     if (source.trim() === "") return;
     const outcome = await evaluate({ source, mode });
+    if ("stopped" in outcome) return;
     if ("error" in outcome) {
       showError(outcome.error, outcome.stack);
       if (outcome.position !== undefined) {
