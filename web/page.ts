@@ -4,6 +4,7 @@
 import type { Attachment, HostMessage } from "../js_bridge/host/neuroscope_host.ts";
 import { Machine } from "../hosts/machine.ts";
 import { EngineWorker } from "../js_bridge/host/engine_worker.ts";
+import { keepOffline } from "../js_bridge/host/offline.ts";
 import { fetchImage } from "./image.ts";
 import { describeGaps, surroundings, watchNetwork } from "./notices.ts";
 import { Panes } from "./panes.ts";
@@ -17,6 +18,7 @@ interface PageConfig {
   readonly image: string;
   readonly engine: string;
   readonly kernels: string;
+  readonly serviceWorker: string;
   /** Bundle id to folder URL. */
   readonly bundles: Record<string, string>;
   readonly model: string;
@@ -42,6 +44,7 @@ async function main(): Promise<void> {
     url: config.engine,
     kernels: config.kernels,
     bundles: config.bundles,
+    hub: parameters.get("hub") ?? undefined,
     backend: parameters.get("backend") ?? "auto",
     without,
     log: (text) => console.info(text),
@@ -140,6 +143,8 @@ async function main(): Promise<void> {
   }
   byId("clear-transcript").addEventListener("click", () => log.clear());
   machine.run();
+  // Last: what it fetches for the next visit must not slow this one.
+  void keepOffline({ url: config.serviceWorker, without, log: (text) => console.info(text) });
 }
 
 function byId(id: string): HTMLElement {

@@ -1,6 +1,8 @@
 // The engine in a worker of the page. The wire is protocol.ts's messages as {message, attachments}, the attachments
-// transferred; the first message is {settings}, what only the page knows.
+// transferred; the first message is {settings}, what only the page knows, with the channel by which it learns that the
+// worker has died.
 
+import { live } from "../host/worker_life.ts";
 import { besideKernels, webThreads } from "../kernels/threads.ts";
 import type { Answer, Attachment, Request } from "../protocol.ts";
 import { fetchOverHttp } from "../store/fetch.ts";
@@ -15,11 +17,15 @@ export interface WorkerSettings {
   /** Folder of bundles that are named, not addressed. */
   readonly bundles: string;
   readonly budget?: number;
+  /** Where repositories are looked for. */
+  readonly hub?: string;
+  /** The lock to hold as long as the worker lives; see host/worker_life.ts. */
+  readonly life?: string;
   /** Gaps to force, as of a page without them. */
   readonly without?: readonly string[];
 }
 
-export type ToWorker = { settings: WorkerSettings } | { message: Request; attachments: Attachment[] };
+export type ToWorker = { settings: WorkerSettings; port?: MessagePort } | { message: Request; attachments: Attachment[] };
 export type FromWorker = { message: Answer; attachments: Attachment[] } | { log: string };
 
 const scope = globalThis as unknown as {
@@ -34,7 +40,7 @@ const channel = new MessageChannel();
 const deferred: (() => void)[] = [];
 channel.port1.onmessage = () => deferred.shift()?.();
 
-async function start({ kernels, bundles, budget, without = [] }: WorkerSettings): Promise<Engine> {
+async function start({ kernels, bundles, budget, hub, without = [] }: WorkerSettings): Promise<Engine> {
   const store = without.includes("indexeddb") ? null : await openIndexedChunks(log);
   return createEngine({
     post: (message, attachments) =>
@@ -48,6 +54,7 @@ async function start({ kernels, bundles, budget, without = [] }: WorkerSettings)
     store,
     log,
     budget,
+    hub,
     resolveBundle: (name) => (/^[a-z]+:|\//.test(name) ? name : `${bundles.replace(/\/$/, "")}/${name}`),
     defer: (action) => {
       deferred.push(action);
@@ -73,7 +80,9 @@ function switchedOff(name: string): () => Promise<never> {
 let engine: Promise<Engine> | null = null;
 
 scope.onmessage = ({ data }) => {
-  if ("settings" in data) engine = start(data.settings);
-  else if (engine === null) log("a message came before the settings, and was dropped");
+  if ("settings" in data) {
+    if (data.settings.life !== undefined && data.port !== undefined) live(data.settings.life, data.port);
+    engine = start(data.settings);
+  } else if (engine === null) log("a message came before the settings, and was dropped");
   else void engine.then((ready) => ready.handle(data.message, data.attachments));
 };

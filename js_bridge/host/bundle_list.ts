@@ -1,22 +1,28 @@
 // The bundles that a host knows by name, and the backend that `auto` means there. A `load` request goes out with the
-// bundle's address in place of its name; a name that is not known is answered here, with the names that are.
+// bundle's address in place of its name. Any other name is a repository's, where the host may ask the Hub; where it may
+// not, it is answered here, with the names that are known.
 
+import { HUB_SCHEME, isRepositoryName } from "../store/hub_name.ts";
 import type { HostMessage } from "./neuroscope_host.ts";
 
 export class BundleList {
   #addresses: ReadonlyMap<string, string>;
   #backend: string;
 
-  constructor(addresses: Record<string, string>, backend: string) {
+  #asksHub: boolean;
+
+  constructor(addresses: Record<string, string>, backend: string, asksHub = false) {
     this.#addresses = new Map(Object.entries(addresses));
     this.#backend = backend;
+    this.#asksHub = asksHub;
   }
 
   /** The message for the engine, or the answer that refuses it. */
   aim(message: HostMessage): { readonly request: HostMessage } | { readonly refusal: HostMessage } {
     if (message.kind !== "load") return { request: message };
     const name = String(message["bundle"]);
-    const address = this.#addresses.get(name);
+    const isRepository = this.#asksHub && isRepositoryName(name);
+    const address = this.#addresses.get(name) ?? (isRepository ? HUB_SCHEME + name : undefined);
     if (address === undefined) return { refusal: this.#refuse(message, name) };
     const backend = message["backend"] === "auto" ? this.#backend : message["backend"];
     return { request: { ...message, bundle: address, backend } };

@@ -30,6 +30,12 @@ export class Outstanding {
     }
   }
 
+  /** The requests without an answer, each with its pass where it has one. */
+  requests(): { readonly id: number; readonly pass?: number }[] {
+    const passOf = new Map([...this.#requestOfPass].map(([pass, id]) => [id, pass]));
+    return [...this.#requests].map((id) => ({ id, ...(passOf.has(id) ? { pass: passOf.get(id) } : {}) }));
+  }
+
   isBusy(): boolean {
     let waiting = 0;
     for (const pass of this.#atHook) if (this.#requests.has(this.#requestOfPass.get(pass) ?? -1)) waiting++;

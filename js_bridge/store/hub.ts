@@ -10,19 +10,11 @@ import { EngineError } from "../engine/errors.ts";
 import type { BundleHost, BundleRequest } from "./bundle.ts";
 import { keep, readKept } from "./chunk_store.ts";
 import type { FetchBytes, FetchWatch } from "./fetch.ts";
+import { PUBLIC_HUB } from "./hub_name.ts";
 import { parseJson } from "./manifest.ts";
 import { sha256 } from "./sha256.ts";
 
-/** Addresses of repositories: hub:owner/name. */
-export const HUB_SCHEME = "hub:";
-export const PUBLIC_HUB = "https://huggingface.co";
-
 const COMMIT = /^[0-9a-f]{40}$/;
-
-/** Whether a text can be a repository's name: `owner/name`, or the `name` alone of an old one. */
-export function isRepositoryName(name: string): boolean {
-  return /^[A-Za-z0-9][\w.-]*(\/[A-Za-z0-9][\w.-]*)?$/.test(name);
-}
 
 /** What the API tells of a repository; `files` null where it does not list them. */
 interface Listing {

@@ -43,6 +43,26 @@ test("a bundle that is not known is refused with those that are", () => {
   assert.match(JSON.stringify(refused.refusal), /gpt5.*it has demo/);
 });
 
+test("any other name is a repository's where the Hub may be asked, if it can be one", () => {
+  const bundles = new BundleList({ demo: "/bundles/demo/" }, "wasm", true);
+  const aim = (bundle: string) => bundles.aim({ ...asked, bundle });
+  for (const name of ["EleutherAI/pythia-70m", "gpt2"]) {
+    assert.deepEqual(aim(name), { request: { ...asked, bundle: `hub:${name}`, backend: "wasm" } });
+  }
+  assert.deepEqual(aim("demo"), { request: { ...asked, bundle: "/bundles/demo/", backend: "wasm" } });
+  for (const name of ["../secret", "https://elsewhere/x", "a/b/c", ""]) assert.ok("refusal" in aim(name), name);
+});
+
+test("a dead engine's requests are known, with their passes", () => {
+  const outstanding = new Outstanding();
+  outstanding.sent({ kind: "read", id: 1, tensor: 9 });
+  outstanding.sent({ kind: "forward", id: 2, pass: 5 });
+  outstanding.sent({ kind: "ledger", id: 3 });
+  outstanding.received({ kind: "hook", pass: 5 });
+  outstanding.received({ kind: "ledger", id: 3 });
+  assert.deepEqual(outstanding.requests(), [{ id: 1 }, { id: 2, pass: 5 }]);
+});
+
 test("an engine that waits at a hook owes nothing", () => {
   const outstanding = new Outstanding();
   outstanding.sent({ kind: "forward", id: 1, pass: 5 });

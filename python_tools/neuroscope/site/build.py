@@ -1,5 +1,6 @@
 """Builds the static site: page, styles, scripts, kernels, image and bundles in one folder that any host can serve.
 
+The service worker comes last: it knows every file of the build by its SHA-256, and their common hash is its version.
 The folder refers to itself by relative URLs only, so it works under any path. The default sentence's lens is drawn
 into the page here, by the page's own views running in Node, from parts that the image has computed.
 """
@@ -7,6 +8,7 @@ into the page here, by the page's own views running in Node, from parts that the
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import shutil
 import subprocess
@@ -24,6 +26,7 @@ from neuroscope.kernels import copy_kernels
 from neuroscope.site.scripts import bundle_script
 
 TEMPLATES = project.ROOT / "web" / "templates"
+SERVICE_WORKER = "service_worker.js"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def _write(folder: Path, *, image: Path, bundles: Mapping[str, Path], lens: Lens
         "engine": "engine.js",
         "kernels": "kernels.wasm",
         "bundles": {identifier: f"bundles/{identifier}/" for identifier in bundles},
+        "serviceWorker": SERVICE_WORKER,
         "model": lens.model,
         "sentence": lens.sentence,
         "workspace": _template("workspace.st").render(model=lens.model, sentence=lens.sentence),
@@ -80,6 +84,21 @@ def _write(folder: Path, *, image: Path, bundles: Mapping[str, Path], lens: Lens
         lens=_render(lens.part),
     )
     (folder / "index.html").write_text(page, encoding="utf-8")
+    _write_service_worker(folder)
+
+
+def _write_service_worker(folder: Path) -> None:
+    """The worker with the list of what it keeps: all but the bundles, and the image for the command line."""
+    script = bundle_script(project.ROOT / "web" / "service_worker.ts", folder / SERVICE_WORKER, format="iife")
+    files = {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != script and path.name != "neuroscope.image"
+    }
+    kept = {name: digest for name, digest in files.items() if not name.startswith("bundles/")}
+    version = hashlib.sha256(json.dumps(kept).encode() + script.read_bytes()).hexdigest()[:16]
+    site = json.dumps({"version": version, "files": kept})
+    script.write_text(f"self.SITE={site};\n{script.read_text(encoding='utf-8')}", encoding="utf-8")
 
 
 def _template(name: str) -> jinja2.Template:

@@ -1,4 +1,7 @@
-"""A static server for this machine: folders under URL prefixes, single byte ranges, no caching.
+"""A static server for this machine: folders under URL prefixes, single byte ranges, no caching, isolated pages.
+
+Isolation is three headers, without which a page has no shared memory, so no threads; a host that can't set them has the
+site's service worker, and `isolated=False` imitates such a host.
 
 For `neuroscope demo`, for tests and for runs in Chromium. Not for the public: any static host serves a site.
 """
@@ -17,12 +20,18 @@ from urllib.parse import unquote, urlsplit
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)$")
 _TYPES = {".js": "text/javascript", ".wasm": "application/wasm", ".json": "application/json", ".css": "text/css"}
+_ISOLATION = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     mounts: Mapping[str, Path]
     on_request: Callable[[str], None] | None
+    isolated: bool
 
     def do_GET(self) -> None:
         self._answer(with_body=True)
@@ -77,6 +86,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         if content_range is not None:
             self.send_header("Content-Range", content_range)
+        if self.isolated:
+            for header, value in _ISOLATION.items():
+                self.send_header(header, value)
         self.end_headers()
         if with_body:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -92,13 +104,21 @@ class _Server(ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def serve(
-    mounts: Mapping[str, Path], *, port: int = 0, on_request: Callable[[str], None] | None = None
+    mounts: Mapping[str, Path],
+    *,
+    port: int = 0,
+    on_request: Callable[[str], None] | None = None,
+    isolated: bool = True,
 ) -> Iterator[str]:
     """Serves folders on loopback while the block runs, and yields the URL of the root, without a slash at its end.
 
     `mounts` maps URL prefixes, which begin and end with a slash, to folders; port 0 takes a free one.
     """
-    attributes = {"mounts": dict(mounts), "on_request": staticmethod(on_request) if on_request else None}
+    attributes = {
+        "mounts": dict(mounts),
+        "on_request": staticmethod(on_request) if on_request else None,
+        "isolated": isolated,
+    }
     server = _Server(("127.0.0.1", port), type("Handler", (_Handler,), attributes))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
