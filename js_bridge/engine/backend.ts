@@ -140,7 +140,7 @@ export interface Backend {
 }
 
 /** A weight whose numbers are all at hand. */
-export function laidOut(backend: Backend, numbers: Float32Array, layout: MatrixLayout): Matrix {
+export function laidOut(backend: Backend, numbers: Float32Array | Int8Array, layout: MatrixLayout): Matrix {
   const writer = backend.startMatrix(layout);
   writer.write(numbers);
   return writer.finish();

@@ -1,37 +1,56 @@
-// Opens backends by name, once each, and chooses one by measuring: a software renderer loses to WebAssembly, a real
-// GPU wins, and only the machine itself can tell.
+// Opens backends by name, once each, refuses those that compute wrongly, and chooses one by measuring: a software
+// renderer loses to WebAssembly, a real GPU wins, and only the machine itself can tell. What was measured is remembered
+// between visits; `measure` measures anew.
 
-import type { BackendName } from "../protocol.ts";
+import type { BackendName, RefusedBackend } from "../protocol.ts";
 import { ReferenceBackend } from "../kernels/reference.ts";
 import type { ThreadHost } from "../kernels/threads.ts";
 import { openWasmBackend } from "../kernels/wasm.ts";
 import type { FetchKernels } from "../kernels/wasm_module.ts";
-import { openWebglBackend } from "../kernels/webgl.ts";
-import { type Backend, laidOut } from "./backend.ts";
+import { openWebglBackend, WebglBackend } from "../kernels/webgl.ts";
+import { tune } from "../kernels/webgl_tuning.ts";
+import type { Backend } from "./backend.ts";
+import { probe } from "./backend_probe.ts";
 import { EngineError } from "./errors.ts";
+import type { Remembered } from "./remembered.ts";
+import { selfCheck } from "./self_check.ts";
 
-/** Fails: BackendUnavailable. */
-export type BackendOpener = () => Promise<Backend>;
+/** Whoever loses the backend later calls `onLost`. Fails: BackendUnavailable. */
+export type BackendOpener = (onLost: () => void) => Promise<Backend>;
 
 export interface BackendsOptions {
   readonly fetchKernels?: FetchKernels;
   readonly threads?: ThreadHost | null;
   readonly openers: Partial<Record<BackendName, BackendOpener>>;
+  readonly remembered?: Remembered | null;
   readonly now: () => number;
+  /** Lets messages that wait go first. */
+  readonly pause: () => Promise<void>;
   readonly log: (text: string) => void;
+  /** A backend is gone, with all that lay in it. */
+  readonly onLost: (backend: Backend) => void;
 }
+
+type Times = Partial<Record<BackendName, number>>;
 
 export interface OpenedBackend {
   readonly backend: Backend;
   /** milliseconds of the probe by backend, where one was chosen */
-  readonly probe: Partial<Record<BackendName, number>>;
+  readonly probe: Times;
 }
+
+/** What "auto" chooses among; where none of them opens it is `reference`. */
+const CANDIDATES = ["wasm", "webgl"] as const;
+
+/** Tuning wins at most about so much. */
+const TUNED_BELOW = 3;
 
 export class Backends {
   readonly plain: Backend = new ReferenceBackend();
   readonly #options: BackendsOptions;
   readonly #opened = new Map<BackendName, Promise<Backend>>();
   readonly #ready = new Map<BackendName, Backend>();
+  readonly #refused = new Map<BackendName, string>();
   readonly #openers: Record<BackendName, BackendOpener>;
   #chosen: Promise<OpenedBackend> | null = null;
 
@@ -40,29 +59,50 @@ export class Backends {
     this.#openers = {
       reference: async () => this.plain,
       wasm: () => openWasmBackend(options),
-      webgl: async () => openWebglBackend(() => this.#forget("webgl")),
+      webgl: async (onLost) => openWebglBackend(onLost),
       ...options.openers,
     };
   }
 
+  get names(): BackendName[] {
+    return Object.keys(this.#openers) as BackendName[];
+  }
+
+  /** Those that failed their self-check. */
+  get refused(): RefusedBackend[] {
+    return [...this.#refused].map(([backend, reason]) => ({ backend, reason }));
+  }
+
   /** Fails: BackendUnavailable; "auto" falls back to the next that there is. */
   async open(name: BackendName | "auto"): Promise<OpenedBackend> {
-    if (name !== "auto") return { backend: await this.#open(name), probe: {} };
-    this.#chosen ??= this.#choose();
-    return this.#chosen;
+    if (name === "auto") return this.#choice();
+    const backend = await this.#open(name);
+    await this.#tune(backend);
+    return { backend, probe: {} };
+  }
+
+  /** What "auto" means; `again` forgets what earlier visits measured. */
+  async measure(again: boolean): Promise<OpenedBackend> {
+    if (again) this.#chosen = null;
+    return this.#choice(again);
+  }
+
+  /** Those that are open. */
+  ready(): Backend[] {
+    return [...new Set([this.plain, ...this.#ready.values()])];
   }
 
   #open(name: BackendName): Promise<Backend> {
     if (!(name in this.#openers)) {
       throw new EngineError(
         "BackendUnavailable",
-        `Backend ${JSON.stringify(name)} does not exist; there are ${Object.keys(this.#openers).join(", ")} and auto`,
+        `Backend ${JSON.stringify(name)} does not exist; there are ${this.names.join(", ")} and auto`,
         { backend: name },
       );
     }
     const known = this.#opened.get(name);
     if (known !== undefined) return known;
-    const opening = this.#openers[name]();
+    const opening = this.#openChecked(name);
     this.#opened.set(name, opening);
     opening.then(
       (backend) => this.#ready.set(name, backend),
@@ -71,9 +111,25 @@ export class Backends {
     return opening;
   }
 
-  /** Those that are open. */
-  ready(): Backend[] {
-    return [...new Set([this.plain, ...this.#ready.values()])];
+  async #openChecked(name: BackendName): Promise<Backend> {
+    let opened: Backend | null = null;
+    opened = await this.#openers[name](() => {
+      this.#forget(name);
+      if (opened !== null) this.#options.onLost(opened);
+    });
+    if (opened === this.plain) return opened;
+    const wrong = selfCheck(opened, this.plain);
+    if (wrong === null) {
+      this.#refused.delete(name);
+      return opened;
+    }
+    this.#refused.set(name, wrong);
+    const others = this.names.filter((each) => each !== name && !this.#refused.has(each));
+    throw new EngineError(
+      "BackendUnavailable",
+      `Backend ${name} computes wrongly on this machine, so it is not used: ${wrong}; use ${others.join(" or ")}`,
+      { backend: name, reason: wrong },
+    );
   }
 
   #forget(name: BackendName): void {
@@ -82,43 +138,64 @@ export class Backends {
     this.#chosen = null;
   }
 
-  async #choose(): Promise<OpenedBackend> {
-    const probe: Partial<Record<BackendName, number>> = {};
-    let best: Backend | null = null;
-    for (const name of ["wasm", "webgl"] as const) {
+  #choice(again = false): Promise<OpenedBackend> {
+    if (this.#chosen !== null) return this.#chosen;
+    const choosing = this.#choose(again);
+    this.#chosen = choosing;
+    choosing.catch(() => {
+      if (this.#chosen === choosing) this.#chosen = null;
+    });
+    return choosing;
+  }
+
+  async #choose(again: boolean): Promise<OpenedBackend> {
+    const { remembered = null, log } = this.#options;
+    const key = `backend chosen, ${globalThis.navigator?.userAgent ?? "no browser"}, ${this.names.join(" ")}`;
+    const known = again ? null : asTimes(await remembered?.recall(key));
+    if (known !== null) {
       try {
-        const backend = await this.#open(name);
-        probe[name] = probeMilliseconds(backend, this.#options.now);
-        if (best === null || (probe[name] as number) < (probe[best.name] as number)) best = backend;
+        const backend = await this.#open(fastest(known));
+        await this.#tune(backend);
+        return { backend, probe: known };
       } catch (error) {
-        this.#options.log(`backend ${name}: ${(error as Error).message}`);
+        log(`backend ${fastest(known)} was chosen on an earlier visit: ${(error as Error).message}`);
       }
     }
-    return { backend: best ?? this.plain, probe };
+    const times: Times = {};
+    for (const name of CANDIDATES) {
+      try {
+        const backend = await this.#open(name);
+        const best = Math.min(...Object.values(times), Infinity);
+        times[name] = await probe(backend, { ...this.#options, best });
+        // A renderer in software is not worth tuning; a GPU that comes near WebAssembly is.
+        if (!(backend instanceof WebglBackend) || times[name] > TUNED_BELOW * best) continue;
+        await this.#tune(backend, again);
+        times[name] = await probe(backend, { ...this.#options, best });
+      } catch (error) {
+        log(`backend ${name}: ${(error as Error).message}`);
+      }
+    }
+    if (Object.keys(times).length === 0) return { backend: this.plain, probe: times };
+    await remembered?.remember(key, times);
+    return { backend: await this.#open(fastest(times)), probe: times };
+  }
+
+  async #tune(backend: Backend, again = false): Promise<void> {
+    if (!(backend instanceof WebglBackend)) return;
+    const { remembered = null, now, pause } = this.#options;
+    await tune(backend, { remembered, now, pause }, again);
   }
 }
 
-/** The least time of three products like a small model's: 16 rows of 256 by 1024, eight after one another, then a read. */
-function probeMilliseconds(backend: Backend, now: () => number): number {
-  const [rows, width, products] = [16, 256, 8];
-  const noise = Float32Array.from({ length: width * width * 4 }, (_, i) => Math.sin(i) / 16);
-  const layout = { transposed: false, scales: null };
-  const wide = laidOut(backend, noise, { ...layout, inputs: width, outputs: width * 4 });
-  const narrow = laidOut(backend, noise, { ...layout, inputs: width * 4, outputs: width });
-  let least = Infinity;
-  for (let round = 0; round < 3; round++) {
-    let x = backend.upload(noise.subarray(0, rows * width), [rows, width]);
-    const began = now();
-    for (let i = 0; i < products; i++) {
-      const next = backend.product(x, i % 2 === 0 ? wide : narrow, null);
-      backend.release(x);
-      x = next;
-    }
-    backend.read(x);
-    backend.release(x);
-    least = Math.min(least, now() - began);
-  }
-  backend.releaseMatrix(wide);
-  backend.releaseMatrix(narrow);
-  return least;
+function fastest(times: Times): BackendName {
+  return (Object.entries(times) as [BackendName, number][]).reduce((best, each) => (each[1] < best[1] ? each : best))[0];
+}
+
+/** What was remembered, if it is what this file would have written. */
+function asTimes(remembered: unknown): Times | null {
+  if (typeof remembered !== "object" || remembered === null) return null;
+  const entries = Object.entries(remembered);
+  const isTime = ([name, time]: [string, unknown]) =>
+    CANDIDATES.some((each) => each === name) && typeof time === "number" && time >= 0;
+  return entries.length > 0 && entries.every(isTime) ? (remembered as Times) : null;
 }

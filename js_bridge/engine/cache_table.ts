@@ -2,6 +2,7 @@
 // is used by one pass at a time, and by none but its model's. What lies in one, key_value_cache.ts knows.
 
 import type { CacheId, LedgerAnswer, ModelId, PassId } from "../protocol.ts";
+import type { Backend } from "./backend.ts";
 import { EngineError } from "./errors.ts";
 import { KeyValueCache } from "./key_value_cache.ts";
 import type { Model } from "./model.ts";
@@ -11,11 +12,13 @@ import type { Stretch } from "./watch.ts";
 export interface NamedCache {
   readonly id: CacheId;
   readonly model: ModelId;
-  readonly values: KeyValueCache;
+  values: KeyValueCache;
   padding: CachedPadding | null;
   /** The pass that uses it. */
   user: PassId | null;
   isReleased: boolean;
+  /** What it held went with its backend. */
+  isLost: boolean;
 }
 
 export class CacheTable {
@@ -56,6 +59,12 @@ export class CacheTable {
         `Cache ${id} holds keys and values of model ${cache.model}, the pass is of model ${model.id} (${model.name}); make one for it`,
         { cache: id },
       );
+    if (cache.isLost)
+      throw new EngineError(
+        "ContextLost",
+        `The keys and values of cache ${id} went with the graphics context that they were in; make a new cache, and run its tokens again`,
+        { cache: id, retriable: false },
+      );
     if (cache.user !== null)
       throw new EngineError(
         "CacheMismatch",
@@ -83,6 +92,23 @@ export class CacheTable {
     for (const cache of [...this.#caches.values()]) if (cache.model === model) this.release(cache.id);
   }
 
+  /** Empties what lay in a backend that is gone; whoever uses such a cache again is told. */
+  loseAllIn(backend: Backend): void {
+    for (const cache of this.#caches.values()) {
+      if (cache.values.backend !== backend) continue;
+      cache.isLost ||= cache.values.batch !== null;
+      cache.values.release();
+      cache.padding = null;
+    }
+  }
+
+  /** Puts a model's caches, all of them empty, into the backend that it has come back in. */
+  move(model: Model): void {
+    for (const cache of this.#caches.values()) {
+      if (cache.model === model.id) cache.values = new KeyValueCache(model.backend, model.architecture.dimensions.L);
+    }
+  }
+
   get bytes(): number {
     return [...this.#caches.values()].reduce((sum, each) => sum + each.values.bytes, 0);
   }
@@ -99,7 +125,7 @@ export class CacheTable {
 
   #add(id: CacheId, model: Model): NamedCache {
     const values = new KeyValueCache(model.backend, model.architecture.dimensions.L);
-    const cache: NamedCache = { id, model: model.id, values, padding: null, user: null, isReleased: false };
+    const cache: NamedCache = { id, model: model.id, values, padding: null, user: null, isReleased: false, isLost: false };
     this.#caches.set(id, cache);
     return cache;
   }

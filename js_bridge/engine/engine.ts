@@ -31,6 +31,8 @@ import { answerGradient } from "./gradient.ts";
 import { operate } from "./operation.ts";
 import { parity, REFERENCE } from "./parity.ts";
 import { PassTable } from "./pass_table.ts";
+import { Recovery } from "./recovery.ts";
+import type { Remembered } from "./remembered.ts";
 import { checkShape, elementsOf, lastOf, showShape } from "./shape.ts";
 import { statisticsOf, topOf } from "./statistics.ts";
 import { plainOf, Tape } from "./tape.ts";
@@ -44,6 +46,8 @@ export interface EngineOptions {
   /** Where the WebAssembly backend gets its helper threads; without it there are none. */
   threads?: ThreadHost | null;
   store?: ChunkStore | null;
+  /** Where measurements are kept between visits; without it they are made anew. */
+  remembered?: Remembered | null;
   /** Where repositories are looked for; the public Hub where it is left out. */
   hub?: string;
   /** SHA-256, where not crypto.subtle's. */
@@ -84,6 +88,7 @@ class MessageEngine implements Engine {
   readonly #parities = new Set<number>();
   readonly #caches = new CacheTable();
   readonly #passes: PassTable;
+  readonly #recovery: Recovery;
   #nextModel = 1;
   /** Where new tensors go: the backend of the model loaded last. */
   #home: Backend | null = null;
@@ -99,6 +104,7 @@ class MessageEngine implements Engine {
       caches: this.#caches,
       post: (answer) => this.#post(answer),
       later: (action) => this.#defer(action),
+      whenAlive: (model, action, failed) => this.#recovery.whenAlive(model, action, failed),
       now: this.#now,
       tape: (pass, model, real) => {
         const recording = { origin: `pass ${pass}`, isAlive: () => this.#models.get(model.id) === model };
@@ -117,8 +123,24 @@ class MessageEngine implements Engine {
       fetchKernels: options.fetchKernels,
       threads: options.threads,
       openers: options.openers ?? {},
+      remembered: options.remembered,
       now: this.#now,
+      pause: () => new Promise((resolve) => this.#defer(resolve)),
       log: options.log ?? (() => undefined),
+      onLost: (backend) => this.#recovery.lose(backend),
+    });
+    this.#recovery = new Recovery({
+      end: (backend, error) => {
+        if (this.#home === backend) this.#home = null;
+        this.#passes.failOn(backend, error);
+        this.#tensors.poisonAllIn(backend, error);
+        this.#caches.loseAllIn(backend);
+      },
+      isLoaded: (model) => this.#models.get(model.id) === model,
+      recovered: (model) => {
+        this.#home ??= model.backend;
+        this.#caches.move(model);
+      },
     });
   }
 
@@ -230,10 +252,13 @@ class MessageEngine implements Engine {
         return undefined;
       case "benchmark": {
         const model = this.#model(message.model);
-        const rows = benchmark(model, message.lengths, message.repetitions, this.#now);
-        this.#post({ kind: "benchmarked", id: message.id, backend: model.backend.name, rows });
-        return undefined;
+        return this.#alive(model).then(() => {
+          const rows = benchmark(model, message.lengths, message.repetitions, this.#now);
+          this.#post({ kind: "benchmarked", id: message.id, backend: model.backend.name, rows });
+        });
       }
+      case "backends":
+        return this.#answerBackends(message.id, message.measure ?? false);
       default:
         throw unknownKind(message);
     }
@@ -255,6 +280,16 @@ class MessageEngine implements Engine {
     return model;
   }
 
+  #alive(model: Model): Promise<void> {
+    return new Promise((resolve, reject) => this.#recovery.whenAlive(model, resolve, reject));
+  }
+
+  async #answerBackends(id: number, measure: boolean): Promise<void> {
+    const { backend, probe } = await this.#backends.measure(measure);
+    const { names, refused } = this.#backends;
+    this.#post({ kind: "backends", id, names, probe, chosen: backend.name, refused });
+  }
+
   #tokenizer(id: ModelId): NonNullable<Model["tokenizer"]> {
     const { tokenizer, name } = this.#model(id);
     if (tokenizer === null)
@@ -263,30 +298,14 @@ class MessageEngine implements Engine {
   }
 
   async #load(message: LoadRequest): Promise<void> {
-    const { id, backend: wanted, revision, dtype } = message;
-    const address = this.#options.resolveBundle?.(message.bundle) ?? message.bundle;
-    const { fetchBytes, store = null, digest, hub, log } = this.#options;
+    const { id } = message;
     const cancel = new AbortController();
     this.#loads.set(id, cancel);
-    const host: BundleHost = {
-      fetchBytes,
-      store,
-      digest,
-      hub,
-      log,
-      onProgress: (progress) => this.#post({ kind: "progress", id, ...progress }),
-    };
     const { signal } = cancel;
     let bundle: Bundle | null = null;
     try {
-      bundle = await Bundle.open(address, host, { revision, keep: dtype === "int8" ? "prepared" : "files", signal });
-      // The backend is opened and measured while bytes come over the line.
-      const reading = readCheckpoint(bundle);
-      const opening = this.#backends.open(wanted);
-      opening.catch(() => undefined); // what is wrong with the checkpoint is told first
-      const checkpoint = await reading;
-      const { backend, probe } = await opening;
-      const model = await loadModel(this.#nextModel++, bundle.id, bundle, checkpoint, backend);
+      bundle = await this.#openBundle(message, (progress) => this.#post({ kind: "progress", id, ...progress }), signal);
+      const { model, probe } = await this.#readModel(this.#nextModel++, bundle, message, message.backend);
       await bundle.close();
       if (signal.aborted) {
         releaseWeights(model.backend, model.weights);
@@ -294,12 +313,53 @@ class MessageEngine implements Engine {
       }
       this.#models.set(model.id, model);
       this.#bundles.set(model.id, bundle);
-      this.#home = backend;
-      this.#post(loadedAnswer(id, model, probe, bundle.source));
+      this.#home = model.backend;
+      this.#recovery.register(model, () => this.#loadAgain(model, message));
+      this.#post(loadedAnswer(id, model, probe, bundle.source, this.#backends.refused));
     } finally {
       this.#loads.delete(id);
       void bundle?.close();
     }
+  }
+
+  /** The weights of a model whose backend was lost, in a fresh one; from the store, where they are kept. */
+  async #loadAgain(lost: Model, message: LoadRequest): Promise<Model> {
+    const bundle = await this.#openBundle(message, () => undefined);
+    try {
+      return (await this.#readModel(lost.id, bundle, message, lost.backend.name)).model;
+    } finally {
+      void bundle.close();
+    }
+  }
+
+  #openBundle(
+    { bundle, revision, dtype }: LoadRequest,
+    onProgress: BundleHost["onProgress"],
+    signal?: AbortSignal,
+  ): Promise<Bundle> {
+    const { fetchBytes, store = null, digest, hub, log, resolveBundle } = this.#options;
+    const host: BundleHost = { fetchBytes, store, digest, hub, log, onProgress };
+    return Bundle.open(resolveBundle?.(bundle) ?? bundle, host, {
+      revision,
+      keep: dtype === "int8" ? "prepared" : "files",
+      signal,
+    });
+  }
+
+  /** The backend is opened and measured while bytes come over the line. */
+  async #readModel(
+    id: ModelId,
+    bundle: Bundle,
+    request: LoadRequest,
+    wanted: BackendName | "auto",
+  ): Promise<{ model: Model; probe: LoadedAnswer["probe"] }> {
+    const reading = readCheckpoint(bundle);
+    const opening = this.#backends.open(wanted);
+    opening.catch(() => undefined); // what is wrong with the checkpoint is told first
+    const checkpoint = await reading;
+    const { backend, probe } = await opening;
+    const quantises = request.dtype === "int8";
+    return { model: await loadModel(id, bundle.id, bundle, checkpoint, backend, { quantises }), probe };
   }
 
   #cancelLoad(id: number): void {
@@ -377,6 +437,7 @@ class MessageEngine implements Engine {
     const bundle = this.#bundles.get(modelId) as Bundle;
     this.#parities.add(id);
     try {
+      await this.#alive(model);
       const found = await parity(model, (await bundle.has(REFERENCE)) ? await bundle.readAll(REFERENCE) : null, {
         check: () => {
           if (!this.#parities.has(id)) throw new EngineError("PassCancelled", `Parity run ${id} was cancelled`);
@@ -461,7 +522,13 @@ function unknownKind(message: { readonly kind: string }): EngineError {
   );
 }
 
-function loadedAnswer(id: number, model: Model, probe: LoadedAnswer["probe"], source: string): LoadedAnswer {
+function loadedAnswer(
+  id: number,
+  model: Model,
+  probe: LoadedAnswer["probe"],
+  source: string,
+  refused: LoadedAnswer["refused"],
+): LoadedAnswer {
   const { architecture, backend, tokenizer, name, revision, dtype } = model;
   return {
     kind: "loaded",
@@ -481,7 +548,7 @@ function loadedAnswer(id: number, model: Model, probe: LoadedAnswer["probe"], so
     tokenizer: tokenizer === null ? null : { size: tokenizer.size, bos: tokenizer.bos, eos: tokenizer.eos },
     probe,
     threads: backend.threads,
-    refused: [],
+    refused,
     source,
     revision,
   };

@@ -103,15 +103,18 @@ export class Generation implements LivePass {
   start(): void {
     const { tensors } = this.#host;
     tensors.hold(this.#watch.operands);
-    tensors.whenSettled(this.#watch.operands, () => {
+    const begin = () => {
       if (this.#isOver) return;
       try {
         this.#check();
         this.#loop();
       } catch (error) {
-        this.#fail(error);
+        this.fail(error);
       }
-    });
+    };
+    tensors.whenSettled(this.#watch.operands, () =>
+      this.#host.whenAlive(this.model, begin, (error) => this.fail(error)),
+    );
   }
 
   answer(replacement: TensorId | null): void {
@@ -123,7 +126,7 @@ export class Generation implements LivePass {
   }
 
   cancel(): void {
-    this.#fail(
+    this.fail(
       new EngineError("PassCancelled", `Pass ${this.id} was cancelled after ${this.#tokens.length} tokens`, {
         pass: this.id,
         tokens: this.#tokens,
@@ -173,7 +176,7 @@ export class Generation implements LivePass {
     try {
       this.#loop();
     } catch (error) {
-      this.#fail(error);
+      this.fail(error);
     }
   }
 
@@ -206,7 +209,7 @@ export class Generation implements LivePass {
           this.#choose(logits);
           this.#loop();
         },
-        failed: (error) => this.#fail(error),
+        failed: (error) => this.fail(error),
       },
       this.#host,
     );
@@ -274,7 +277,7 @@ export class Generation implements LivePass {
     });
   }
 
-  #fail(error: unknown): void {
+  fail(error: unknown): void {
     if (this.#isOver) return;
     this.#end(error);
     this.#host.post({ kind: "failed", id: this.#request.id, pass: this.id, error: describeError(error) });

@@ -24,6 +24,8 @@ export interface LivePass {
   /** Fails: UnknownPass when it is not waiting. */
   answer(replacement: TensorId | null): void;
   cancel(): void;
+  /** Ends it with an error: frees its scratch, poisons what it has not reached, answers `failed`. */
+  fail(error: unknown): void;
 }
 
 /** A backend that remembers what is computed in it, so that gradients can be taken. */
@@ -39,6 +41,8 @@ export interface Taping {
 export interface PassHost extends RunHost {
   readonly caches: CacheTable;
   ended(pass: LivePass): void;
+  /** Does something once the model's backend is alive: at once, unless it was lost (recovery.ts). */
+  whenAlive(model: Model, action: () => void, failed: (error: unknown) => void): void;
   /** `real` tells which of B*T positions are no padding; null: all. */
   tape(pass: PassId, model: Model, real: readonly boolean[] | null): Taping;
 }
@@ -118,14 +122,17 @@ export class Pass implements LivePass {
   start(): void {
     const { tensors } = this.#host;
     tensors.hold(this.#needed());
-    tensors.whenSettled(this.#needed(), () => {
+    const begin = () => {
       if (this.#isOver) return;
       try {
         this.#begin(this.#plan());
       } catch (error) {
-        this.#fail(error);
+        this.fail(error);
       }
-    });
+    };
+    tensors.whenSettled(this.#needed(), () =>
+      this.#host.whenAlive(this.model, begin, (error) => this.fail(error)),
+    );
   }
 
   answer(replacement: TensorId | null): void {
@@ -137,7 +144,7 @@ export class Pass implements LivePass {
   }
 
   cancel(): void {
-    this.#fail(new EngineError("PassCancelled", `Pass ${this.id} was cancelled`, { pass: this.id }));
+    this.fail(new EngineError("PassCancelled", `Pass ${this.id} was cancelled`, { pass: this.id }));
   }
 
   #needed(): Tensor[] {
@@ -223,7 +230,7 @@ export class Pass implements LivePass {
           if (this.#cache !== null) this.#cache.padding = cachedAfter(padding, this.#cache.padding, span);
           this.#finish(backend, result);
         },
-        failed: (error) => this.#fail(error),
+        failed: (error) => this.fail(error),
       },
       this.#host,
     );
@@ -261,7 +268,7 @@ export class Pass implements LivePass {
   }
 
   /** Ends the pass: frees its scratch, poisons what it has not reached, answers `failed`. */
-  #fail(error: unknown): void {
+  fail(error: unknown): void {
     if (this.#isOver) return;
     this.#end(error);
     this.#host.post({ kind: "failed", id: this.#request.id, pass: this.id, error: describeError(error) });

@@ -1,6 +1,7 @@
 // The passes that are alive: forwards and generations, by the number that the image gave each.
 
 import type { ForwardRequest, GenerateRequest, LedgerAnswer, ModelId, PassId, TensorId } from "../protocol.ts";
+import type { Backend } from "./backend.ts";
 import { EngineError } from "./errors.ts";
 import { Generation } from "./generation.ts";
 import type { Model } from "./model.ts";
@@ -38,6 +39,11 @@ export class PassTable {
 
   cancelOf(model: Model): void {
     for (const pass of [...this.#passes.values()]) if (pass.model === model) pass.cancel();
+  }
+
+  /** Ends the passes that run on a backend that is gone. */
+  failOn(backend: Backend, error: unknown): void {
+    for (const pass of [...this.#passes.values()]) if (pass.model.backend === backend) pass.fail(error);
   }
 
   ledger(): LedgerAnswer["passes"] {

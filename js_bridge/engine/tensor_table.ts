@@ -143,6 +143,15 @@ export class TensorTable implements Keeper {
     return sum;
   }
 
+  /** Poisons what lay in a backend that is gone. */
+  poisonAllIn(backend: Backend, error: unknown): void {
+    for (const tensor of [...this.#tensors.values()]) {
+      if (tensor.state !== "ready" || plainOf(tensor.backend as Backend) !== backend) continue;
+      this.#drop(tensor);
+      this.poison(tensor, error);
+    }
+  }
+
   /** Ends a pending tensor with an error, which every use of it repeats. */
   poison(tensor: Tensor, error: unknown): void {
     tensor.state = "poisoned";
