@@ -19,6 +19,7 @@ from neuroscope.project import ROOT
 
 FOLDER = ROOT / "js_bridge" / "architectures"
 LAYER = "{layer}"
+FOLDED_BIASES = "folded_biases"  # the field of config.json with which processing.py asks for biases that it makes
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class Architecture:
             named(entry["source"]),
             tuple(entry.get("prefixes", self.declaration["tensorPrefixes"])),
             shape, use, transpose, parts, sizes, entry.get("tiedTo"),
+            entry.get("when", {}).get("config") == FOLDED_BIASES,
         )  # fmt: skip
 
     def extent(self, term: str) -> int:

@@ -43,6 +43,7 @@ class ModulePoints:
             module = self._module(rule)
             if module is not None:
                 module.register_forward_hook(self._note(part))
+        model.get_output_embeddings().register_forward_hook(self._note("unembed"))
         turning = [module for name, module in model.named_modules() if name.endswith("rotary_emb")]
         self._turns: tuple[torch.Tensor, torch.Tensor] | None = None
         if len(turning) == 1 and len(set(map(id, self._decoder.rotary))) == 1:
@@ -91,16 +92,16 @@ class ModulePoints:
         """Every point that can be told. Shapes: tokens B T"""
         for noted in (self._given, self._gave, self._after_layer):
             noted.clear()
-        answer = self._model(input_ids=tokens, output_attentions=True)
+        attentions = self._model(input_ids=tokens, output_attentions=True).attentions
         batch, length = tokens.shape
-        seen: Found = {"unembed.hook_out": answer.logits}
+        seen: Found = {"unembed.hook_out": self._gave["unembed"]}  # before a cap
         if "embed.W_E" in self._gave:
             seen["hook_embed"] = self._gave["embed.W_E"]
         if "pos_embed.W_pos" in self._gave:
             width = self._architecture.dimensions["D"]
             seen["hook_pos_embed"] = self._gave["pos_embed.W_pos"].expand(batch, length, width)
         for layer in range(self._architecture.layers):
-            self._add_layer(seen, layer, answer.attentions[layer], batch)
+            self._add_layer(seen, layer, attentions[layer], batch)
         if self._decoder.has_final_norm:
             self._add_norm(seen, "ln_final", self._given["ln_final.w"])
             seen["unembed.hook_in"] = self._gave["ln_final.w"]

@@ -92,8 +92,12 @@ def _load(folder: Path) -> Any:
     checkpoint = open_checkpoint(folder)
     for name, rule in checkpoint.rules.items():
         if rule.appears:
-            numbers = checkpoint.tensors[name].rows(0, 1)[0]
-            model.get_submodule(name.removesuffix(".bias")).bias = torch.nn.Parameter(torch.from_numpy(numbers))
+            numbers = torch.from_numpy(checkpoint.tensors[name].rows(0, 1)[0])
+            is_unembedding = rule.parts == ("unembed.b_U",)
+            module = (
+                model.get_output_embeddings() if is_unembedding else model.get_submodule(name.removesuffix(".bias"))
+            )
+            module.bias = torch.nn.Parameter(numbers)
     model.requires_grad_(False)
     return model
 

@@ -59,8 +59,13 @@ class RoundingReport:
         }
 
 
-def rounding_report(rounded: Sequence[Activations], original: Sequence[Activations]) -> RoundingReport:
-    """Compares prompt by prompt, hook by hook; numbers that are not finite (masked scores) are left out."""
+def rounding_report(
+    rounded: Sequence[Activations], original: Sequence[Activations], *, cap: float | None = None
+) -> RoundingReport:
+    """Compares prompt by prompt, hook by hook; numbers that are not finite (masked scores) are left out.
+
+    `cap` is that of the logits, which the hook points do not show.
+    """
     hooks = []
     for name in original[0]:
         pairs = [
@@ -77,6 +82,8 @@ def rounding_report(rounded: Sequence[Activations], original: Sequence[Activatio
         np.concatenate([values[LOGITS].reshape(-1, values[LOGITS].shape[-1]) for values in side])
         for side in (rounded, original)
     )
+    if cap is not None:
+        ours, exact = cap * np.tanh(ours / cap), cap * np.tanh(exact / cap)
     log_p, log_q = _log_softmax(exact), _log_softmax(ours)
     divergence = float((np.exp(log_p) * (log_p - log_q)).sum(axis=-1).mean())
     agreement = float((ours.argmax(axis=-1) == exact.argmax(axis=-1)).mean())

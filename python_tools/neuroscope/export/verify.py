@@ -182,7 +182,11 @@ def _against(
         write_rounded(checkpoint, folders["original"], "float32", processing)
         exact = best_oracle(folders["original"])
         original = [exact.activations([tokens]) for tokens in prompts]
-    return oracle.name, rounded, rounding_report([values for _, values in rounded], original)
+    return (
+        oracle.name,
+        rounded,
+        rounding_report([values for _, values in rounded], original, cap=architecture.option("logitSoftCap")),
+    )
 
 
 def _whole(value: Floats) -> HookReference:

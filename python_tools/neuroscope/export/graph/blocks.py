@@ -19,6 +19,7 @@ from neuroscope.export.tensor_file import TensorPlace
 OPSET = 20  # the first with Gelu
 IR_VERSION = 10
 INPUT = "input_ids"
+LOGITS = "logits"
 AXES = {"B": "batch", "T": "sequence", "B*T": "tokens"}
 
 
@@ -27,9 +28,11 @@ def build_graph(
 ) -> onnx.ModelProto:
     """The graph of a model whose tensors lie at `places` (tensor: file name and place).
 
-    Shapes: input_ids B T; the outputs are the hook points that are on, with the axes of the architecture file.
+    Shapes: input_ids B T; the outputs are the hook points that are on, with the axes of the architecture file, and
+    `logits` where these are more than `unembed.hook_out`: capped.
     """
-    graph = Graph(architecture, decoder_of(architecture), rules, places)
+    decoder = decoder_of(architecture)
+    graph = Graph(architecture, decoder, rules, places)
     _add_decoder(graph)
     outputs = [
         helper.make_tensor_value_info(
@@ -38,6 +41,9 @@ def build_graph(
         for point in architecture.hook_points()
         if point.on
     ]
+    if decoder.logit_cap is not None:
+        extents = [AXES["B"], AXES["T"], architecture.dimensions["V"]]
+        outputs.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, extents))
     tokens = helper.make_tensor_value_info(INPUT, TensorProto.INT64, [AXES["B"], AXES["T"]])
     model = helper.make_model(
         helper.make_graph(graph.nodes, architecture.name, [tokens], outputs, graph.initializers),
@@ -83,12 +89,10 @@ def _add_decoder(graph: Graph) -> None:
         final = graph.product(final, "unembed.W_out", "final.narrowed")
     graph.node("Identity", [final], "unembed.hook_in")  # B T D
     matrix = "unembed.W_U" if graph.has("unembed.W_U") else "embed.W_E"
-    if decoder.logit_cap is None:
-        logits = graph.product("unembed.hook_in", matrix, "logits", bias="unembed.b_U")
-    else:
-        free = graph.product("unembed.hook_in", matrix, "logits.free", bias="unembed.b_U")
-        logits = add_cap(graph, free, decoder.logit_cap, "logits")
+    logits = graph.product("unembed.hook_in", matrix, "unembed.products", bias="unembed.b_U")
     graph.node("Identity", [logits], "unembed.hook_out")  # B T V
+    if decoder.logit_cap is not None:
+        add_cap(graph, "unembed.hook_out", decoder.logit_cap, LOGITS)  # B T V
 
 
 def _embedding(graph: Graph) -> str:
