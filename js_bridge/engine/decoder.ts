@@ -136,7 +136,7 @@ function* unembed(frame: Frame, residual: Value): Stretch {
   x = yield* frame.point("unembed.hook_in", backend.retain(x));
   if (isInputSeen && !isOutputSeen) x = chosen(x);
   if (context.weights.matrices.has("unembed.W_out")) {
-    x = frame.keep(backend.product(x, frame.matrix("unembed.W_out"), null)); // B T W
+    x = frame.keep(backend.product(x, frame.matrix("unembed.W_out"), frame.vector("unembed.b_out"))); // B T W
   }
   const matrix = frame.matrix("unembed.W_U") ?? frame.matrix("embed.W_E");
   let logits = yield* frame.point("unembed.hook_out", backend.product(x, matrix, frame.vector("unembed.b_U"))); // B T V

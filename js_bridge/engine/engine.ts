@@ -542,7 +542,7 @@ function loadedAnswer(
     aliases: architecture.aliases,
     dtype,
     backend: backend.name,
-    basis: { model: name, revision, weights: "raw", dtype, backend: backend.name },
+    basis: { model: name, revision, weights: model.changes, dtype, backend: backend.name },
     parameters: model.parameters,
     bytes: model.bytes,
     tokenizer: tokenizer === null ? null : { size: tokenizer.size, bos: tokenizer.bos, eos: tokenizer.eos },

@@ -6,7 +6,7 @@ import type { TensorPlan } from "./architecture.ts";
 import type { Backend, Matrix, MatrixLayout, MatrixWriter, Value } from "./backend.ts";
 import { elementsOf, lastOf } from "./shape.ts";
 import type { Treatment } from "./weights_processing.ts";
-import type { Rows, StoredTensor } from "./weights_source.ts";
+import { isByOutputs, type Rows, scalesIn, type StoredTensor } from "./weights_source.ts";
 
 /** The weights of one model in its backend, by the names of the architecture's table. */
 export interface Weights {
@@ -35,16 +35,18 @@ export class WeightLoader implements Weights {
     return parts.reduce((sum, part) => sum + part.bytes, 0);
   }
 
-  /** A tensor of numbers that are added, or looked up only; `change` may write to them. */
+  /** A tensor of numbers that are added, or looked up only: `see` looks at them, then `change` may write to each part. */
   async addVectors(
     plan: TensorPlan,
     stored: StoredTensor,
+    see: (numbers: Float32Array) => void,
     change: (name: string, numbers: Float32Array, width: number) => void,
   ): Promise<void> {
-    const { shape } = stored.entry;
+    const { shape } = stored;
     const count = expertsOf(plan);
     for (let expert = 0; expert < count; expert++) {
       const numbers = await whole(stored, expert, count);
+      see(numbers);
       if (plan.use === "rows") {
         change(plan.parts[0], numbers, lastOf(shape));
         this.vectors.set(plan.parts[0], this.#backend.upload(numbers, shape));
@@ -57,21 +59,24 @@ export class WeightLoader implements Weights {
     }
   }
 
-  /** A tensor that is multiplied by, and looked up where it is a table; once per treatment. */
+  /**
+   * A tensor that is multiplied by, and looked up where it is a table; once per treatment. Answers the codes that it
+   * was quantised to, where they are `kept`.
+   */
   async addMatrices(
     plan: TensorPlan,
     stored: StoredTensor,
-    quantises: boolean,
-    treatments: readonly Treatment[],
-  ): Promise<void> {
+    { quantises, treatments, keeps }: { quantises: boolean; treatments: readonly Treatment[]; keeps: boolean },
+  ): Promise<Codes | null> {
     const count = expertsOf(plan);
+    const codes = quantises && keeps && stored.scales === null ? new Codes(plan) : null;
     for (let expert = 0; expert < count; expert++) {
-      const layout = layoutOf(plan, stored, expert, count);
+      const layout = layoutOf(plan, stored, expert);
       const names = namesOf(plan, expert);
       const placements: Placement[] = [];
       try {
         for (const treatment of treatments) {
-          placements.push(new Placement(this.#backend, plan.sizes, names, layout, quantises, treatment));
+          placements.push(new Placement(this.#backend, plan.sizes, names, layout, { quantises, treatment, codes }));
         }
         for await (const rows of stored.pieces(expert, count)) for (const each of placements) each.add(rows);
         for (const each of placements) {
@@ -83,6 +88,7 @@ export class WeightLoader implements Weights {
         throw error;
       }
     }
+    return codes;
   }
 
   /** Adds to a vector that waits; one that is not there was zero. */
@@ -113,6 +119,29 @@ export class WeightLoader implements Weights {
   }
 }
 
+/** The codes of a tensor as its rows lie in the file, with the factors of its outputs before them. */
+export class Codes {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  #scalesAt = 0;
+  #codesAt: number;
+
+  constructor({ stored, transposed, use }: TensorPlan) {
+    const count = elementsOf(stored);
+    this.#codesAt = 4 * scalesIn({ stored, transposed, use });
+    this.bytes = new Uint8Array(this.#codesAt + count);
+  }
+
+  add(codes: Int8Array): void {
+    this.bytes.set(new Uint8Array(codes.buffer, codes.byteOffset, codes.byteLength), this.#codesAt);
+    this.#codesAt += codes.length;
+  }
+
+  addScales(scales: Float32Array): void {
+    new Float32Array(this.bytes.buffer, this.#scalesAt, scales.length).set(scales);
+    this.#scalesAt += 4 * scales.length;
+  }
+}
+
 interface Part {
   readonly name: string;
   /** Outputs in one turn. */
@@ -135,6 +164,7 @@ class Placement {
   /** Outputs after which the parts take turns again. */
   readonly #turn: number;
   readonly #added: Float64Array | null;
+  readonly #codes: Codes | null;
   #held: Float32Array | null;
   #row = 0;
   #written = 0;
@@ -144,13 +174,13 @@ class Placement {
     sizes: readonly number[],
     names: readonly string[],
     layout: MatrixLayout,
-    quantises: boolean,
-    treatment: Treatment,
+    { quantises, treatment, codes }: { quantises: boolean; treatment: Treatment; codes: Codes | null },
   ) {
     const { inputs, outputs, transposed, scales } = layout;
     this.#layout = layout;
     this.#treatment = treatment;
     this.#quantises = quantises && scales === null;
+    this.#codes = codes;
     this.#turn = sizes.reduce((sum, size) => sum + size);
     this.#added = treatment.bias === null ? null : new Float64Array(outputs);
     const needsAllRows = treatment.centre === (transposed ? "outputs" : "inputs") || (this.#quantises && !transposed);
@@ -183,6 +213,7 @@ class Placement {
       }
       this.#held = null;
     }
+    this.#codes?.addScales(this.#allScales());
     return this.#parts.map((part) => {
       part.isFinished = true;
       return [part.name, part.writer.finish()];
@@ -230,6 +261,7 @@ class Placement {
 
   #write(rows: Rows): void {
     const codes = this.#quantises ? this.#quantised(rows as Float32Array) : rows;
+    this.#codes?.add(codes as Int8Array);
     if (this.#parts.length === 1) this.#parts[0].writer.write(codes);
     else if (this.#layout.transposed) this.#dealRows(codes);
     else turnsOfRows(codes, this.#layout.outputs, this.#sizes).forEach((each, i) => this.#parts[i].writer.write(each));
@@ -264,13 +296,15 @@ class Placement {
       }
       return codes;
     }
-    const scales = interleaved(
-      this.#parts.map((part) => part.scales as Float32Array),
-      this.#sizes,
-      width,
-    );
+    const scales = this.#allScales();
     for (let i = 0; i < rows.length; i++) codes[i] = nearest(rows[i] / scales[i % width]);
     return codes;
+  }
+
+  /** Of all outputs, in their order. */
+  #allScales(): Float32Array {
+    const scales = this.#parts.map((part) => part.scales as Float32Array);
+    return interleaved(scales, this.#sizes, this.#layout.outputs);
   }
 
   #setScale(output: number, scale: number): void {
@@ -349,7 +383,7 @@ function interleaved(parts: readonly Float32Array[], sizes: readonly number[], w
 }
 
 /** The parts of a vector. */
-export function cut(
+function cut(
   numbers: Float32Array,
   { sizes }: Pick<TensorPlan, "sizes">,
   names: readonly string[],
@@ -371,20 +405,14 @@ function namesOf({ parts }: TensorPlan, expert: number): string[] {
   return parts.map((part) => part.replace("{expert}", String(expert)));
 }
 
-/** How the file holds one matrix: int8 codes lie [inputs, outputs], MXFP4 [outputs, inputs], others as the plan says. */
-function layoutOf(plan: TensorPlan, { entry, dtype, scales }: StoredTensor, expert: number, count: number): MatrixLayout {
+function layoutOf(plan: TensorPlan, { transposed, scales }: StoredTensor, expert: number): MatrixLayout {
   const [first, last] = plan.stored.slice(-2);
-  const isByOutputs = plan.transposed || plan.use === "table";
-  const [inputs, outputs] = isByOutputs ? [last, first] : [first, last];
-  if (dtype === "MXFP4") return { inputs, outputs, transposed: true, scales: null };
-  if (scales === null) return { inputs, outputs, transposed: isByOutputs, scales: null };
-  const [rows] = entry.shape.slice(-2);
-  const transposed = plan.use === "table" || rows !== inputs;
-  return { inputs, outputs, transposed, scales: scales.subarray(expert * (scales.length / count), (expert + 1) * (scales.length / count)) };
+  const [inputs, outputs] = isByOutputs(plan) ? [last, first] : [first, last];
+  return { inputs, outputs, transposed, scales: scales?.subarray(expert * outputs, (expert + 1) * outputs) ?? null };
 }
 
 async function whole(stored: StoredTensor, index: number, count: number): Promise<Float32Array> {
-  const numbers = new Float32Array(elementsOf(stored.entry.shape) / count);
+  const numbers = new Float32Array(elementsOf(stored.shape) / count);
   let at = 0;
   for await (const rows of stored.pieces(index, count)) {
     numbers.set(rows, at);

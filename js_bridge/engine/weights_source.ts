@@ -3,6 +3,7 @@
 // Source: the safetensors format; OCP Microscaling Formats (MX) 1.0 for MXFP4: 4-bit floats, 32 of which share a power of 2.
 
 import type { Bundle } from "../store/bundle.ts";
+import type { TensorPlan } from "./architecture.ts";
 import { readTensor, type TensorEntry } from "../store/safetensors.ts";
 import { EngineError } from "./errors.ts";
 import { elementsOf } from "./shape.ts";
@@ -14,26 +15,53 @@ export type Rows = Float32Array | Int8Array;
 
 /** A tensor of one or more matrices that lie behind one another. */
 export interface StoredTensor {
-  readonly name: string;
-  readonly entry: TensorEntry;
-  /** Bytes of one row. */
-  readonly dtype: string;
+  readonly dtype: "F32" | "F16" | "BF16" | "I8" | "MXFP4";
+  /** Its extents, as the pieces have them. */
+  readonly shape: readonly number[];
+  /** Of a matrix: rows of outputs. */
+  readonly transposed: boolean;
   /** Of int8 codes: one factor per output of every matrix, in their order. */
   readonly scales: Float32Array | null;
   /** Whole rows of the matrix `index` of `count`, in their order. Int8Array where there are scales. */
   pieces(index: number, count: number): AsyncGenerator<Rows>;
 }
 
+/** Whether a float tensor is stored by rows of outputs. */
+export function isByOutputs({ transposed, use }: Pick<TensorPlan, "transposed" | "use">): boolean {
+  return transposed || use === "table";
+}
+
+/** How many outputs all matrices of a tensor have. */
+export function scalesIn(plan: Pick<TensorPlan, "stored" | "transposed" | "use">): number {
+  const { stored } = plan;
+  const outputs = stored[stored.length - (isByOutputs(plan) ? 2 : 1)];
+  return stored.length === 3 ? stored[0] * outputs : outputs;
+}
+
 /** Fails: BundleRefused for a dtype that is none of F32, F16, BF16 and, with NAME.scale beside it, I8. */
 export async function openTensor(
   bundle: Bundle,
+  plan: TensorPlan,
   name: string,
   entry: TensorEntry,
   entries: ReadonlyMap<string, TensorEntry>,
 ): Promise<StoredTensor> {
-  const { dtype } = entry;
+  const { dtype, shape } = entry;
+  if (dtype === "F32" || dtype === "F16" || dtype === "BF16") {
+    return {
+      dtype,
+      shape,
+      transposed: isByOutputs(plan),
+      scales: null,
+      pieces: (index, count) => floatPieces(bundle, name, entry, index, count),
+    };
+  }
   if (dtype !== "I8") {
-    return { name, entry, dtype, scales: null, pieces: (index, count) => floatPieces(bundle, name, entry, index, count) };
+    throw new EngineError(
+      "BundleRefused",
+      `Tensor ${name} has dtype ${dtype}; F32, F16, BF16, I8 with scales and the MXFP4 blocks of gpt_oss can be read; convert the checkpoint to one of them`,
+      { tensor: name },
+    );
   }
   const scale = entries.get(`${name}.scale`);
   if (scale === undefined) {
@@ -44,23 +72,61 @@ export async function openTensor(
     );
   }
   const scales = await readTensor(bundle, `${name}.scale`, scale);
-  return { name, entry, dtype, scales, pieces: (index, count) => codePieces(bundle, entry, index, count) };
+  if (scales.length !== scalesIn(plan)) {
+    throw new EngineError(
+      "BundleRefused",
+      `Tensor ${name}.scale has ${scales.length} numbers; ${name} has ${scalesIn(plan)} outputs; export it again`,
+      { tensor: name },
+    );
+  }
+  // A table lies as in a float checkpoint, every other matrix [inputs, outputs].
+  const [first, last] = plan.stored.slice(-2);
+  const inputs = isByOutputs(plan) ? last : first;
+  const transposed = plan.use === "table" || shape[shape.length - 2] !== inputs;
+  return { dtype, shape, transposed, scales, pieces: (index, count) => codePieces(bundle, entry, index, count) };
 }
 
 /** A tensor held in MXFP4: per matrix [outputs, inputs], as blocks [… outputs, inputs/32, 16] and scales [… outputs, inputs/32]. */
-export function openPacked(
-  bundle: Bundle,
-  name: string,
-  blocks: TensorEntry,
-  scales: TensorEntry,
-): StoredTensor {
-  const entry = { ...blocks, shape: [...blocks.shape.slice(0, -2), blocks.shape[blocks.shape.length - 2] * 32] };
+export function openPacked(bundle: Bundle, blocks: TensorEntry, scales: TensorEntry): StoredTensor {
   return {
-    name,
-    entry,
     dtype: "MXFP4",
+    shape: [...blocks.shape.slice(0, -2), blocks.shape[blocks.shape.length - 2] * 32],
+    transposed: true,
     scales: null,
     pieces: (index, count) => packedPieces(bundle, blocks, scales, index, count),
+  };
+}
+
+/** A tensor that an earlier load quantised: the factors of its outputs, then its codes, in the rows of the file. */
+export function openCodes(plan: TensorPlan, bytes: Uint8Array, transposed: boolean): StoredTensor {
+  const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  const scales = new Float32Array(aligned.buffer, aligned.byteOffset, scalesIn(plan));
+  const codes = new Int8Array(aligned.buffer, aligned.byteOffset + scales.byteLength, elementsOf(plan.stored));
+  return {
+    dtype: "I8",
+    shape: plan.stored,
+    transposed,
+    scales,
+    pieces: async function* (index, count) {
+      const size = codes.length / count;
+      yield codes.subarray(index * size, (index + 1) * size);
+    },
+  };
+}
+
+/** Numbers that an earlier load kept as they are. */
+export function openNumbers(plan: TensorPlan, bytes: Uint8Array): StoredTensor {
+  const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  const numbers = new Float32Array(aligned.buffer, aligned.byteOffset, elementsOf(plan.stored));
+  return {
+    dtype: "F32",
+    shape: plan.stored,
+    transposed: false,
+    scales: null,
+    pieces: async function* (index, count) {
+      const size = numbers.length / count;
+      yield numbers.subarray(index * size, (index + 1) * size);
+    },
   };
 }
 
