@@ -228,16 +228,16 @@ class GradientAnswer {
     ended: () => void,
   ): void {
     const began = this.#host.now();
+    let isOver = true;
     try {
       for (;;) {
         if (this.#asked.every(({ result }) => result.released)) {
-          run.return(new Map());
           for (const { result } of this.#asked) this.#host.tensors.poison(result, new Error("released"));
-          return ended();
+          return;
         }
+        if (of.state === "poisoned") throw of.error; // its backend was lost on the way
         const dead = [...recordings].find((each) => !each.isAlive());
         if (dead !== undefined) {
-          run.return(new Map());
           throw new EngineError(
             "NotTaped",
             `Gradient through ${dead.origin}: the weights of its model are gone, so there is no way back; load the model and run the pass again`,
@@ -247,15 +247,20 @@ class GradientAnswer {
         const step = run.next();
         if (step.done === true) {
           this.#fulfil(step.value, steps);
-          return ended();
+          return;
         }
         if (this.#host.now() - began > SLICE) {
+          isOver = false;
           return this.#host.later(() => this.#advance(run, of, steps, recordings, ended));
         }
       }
     } catch (error) {
       this.#end(error, of);
-      ended();
+    } finally {
+      if (isOver) {
+        run.return(new Map());
+        ended();
+      }
     }
   }
 

@@ -33,9 +33,10 @@ export function shapeAt(letters: string, dimensions: Dimensions, span: Span): nu
   const { position } = axesOf(letters);
   const { batch, offset, positions } = span;
   return letters.split(" ").map((letter, axis) => {
-    if (letter === "B") return batch;
-    if (letter === "T") return axis === position ? positions : offset + positions;
-    return /^\d+$/.test(letter) ? Number(letter) : dimensions[letter];
+    if (letter === "T" && axis !== position) return offset + positions;
+    // An axis of several letters, as B*T, has them one after another.
+    const extents: Record<string, number> = { ...dimensions, B: batch, T: positions, 1: 1 };
+    return letter.split("*").reduce((product, each) => product * extents[each], 1);
   });
 }
 

@@ -7,6 +7,7 @@ is what the engine calls the gradient of a captured value.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +27,7 @@ class Script:
     """Messages for the engine, whose tensors it names."""
 
     steps: list[Step] = field(default_factory=list)
-    tensors: int = 0
+    tensors: int = 1000  # jobs.ts names a few of its own
 
     def name(self) -> int:
         self.tensors += 1
@@ -135,13 +136,22 @@ def reference_logits(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def torch_gradients(
-    bridge: Any, tokens: list[list[int]], names: Iterable[str], edits: Mapping[str, Edit] | None = None
+    bridge: Any,
+    tokens: list[list[int]],
+    names: Iterable[str],
+    edits: Mapping[str, Edit] | None = None,
+    numbers: Iterable[str] = tuple(NUMBERS),
 ) -> dict[str, dict[str, np.ndarray]]:
-    """By number and hook name; `edits` change values on the way, and the gradient is to what they made."""
+    """By number and hook name; `edits` change values on the way, and the gradient is to what they made.
+
+    A name is left out where its value, or nothing of its value, is what the bridge goes on with.
+    """
     values: dict[str, torch.Tensor] = {}
 
-    def hook(name: str) -> Callable[..., torch.Tensor]:
-        def keep(value: torch.Tensor, hook: Any) -> torch.Tensor:
+    def hook(name: str) -> Callable[..., torch.Tensor | None]:
+        def keep(value: torch.Tensor, hook: Any) -> torch.Tensor | None:
+            if not value.is_floating_point():
+                return None
             edited = edits[name](value) if edits and name in edits else value
             values[name] = edited.clone()
             if not values[name].requires_grad:
@@ -150,15 +160,16 @@ def torch_gradients(
 
         return keep
 
-    logits = bridge.run_with_hooks(torch.tensor(tokens), fwd_hooks=[(name, hook(name)) for name in names])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that hooks at norms change the last bits
+        logits = bridge.run_with_hooks(torch.tensor(tokens), fwd_hooks=[(name, hook(name)) for name in names])
     reference = reference_logits(tuple(logits.shape))
     found: dict[str, dict[str, np.ndarray]] = {}
-    for number, (_, formula) in NUMBERS.items():
-        of = formula(logits, tokens, reference)
+    for number in numbers:
+        of = NUMBERS[number][1](logits, tokens, reference)
         gradients = torch.autograd.grad(of, list(values.values()), retain_graph=True, allow_unused=True)
         found[number] = {
-            name: (torch.zeros_like(value) if gradient is None else gradient).numpy()
-            for (name, value), gradient in zip(values.items(), gradients, strict=True)
+            name: gradient.numpy() for name, gradient in zip(values, gradients, strict=True) if gradient is not None
         }
         for name in list(found[number]):  # the bridge's resid_mid is what the MLP's norm reads; ours is the stream
             if name.endswith("hook_resid_mid"):
