@@ -61,7 +61,7 @@ export function nodeThreads(kernels: string, count = threadsFor(availableParalle
   return {
     count,
     open: () => {
-      const worker = new Worker(besideKernels(kernels, THREAD_SCRIPT));
+      const worker = new Worker(besideKernels(kernels, THREAD_SCRIPT), { execArgv: [] });
       return {
         start(task, onReady, onDeath) {
           worker.once("message", () => {

@@ -50,6 +50,11 @@ export class WasmBackend extends ArrayBackend {
     return this.#kernels.threads;
   }
 
+  /** Portions of work that helper threads have done so far. */
+  get helped(): number {
+    return this.#kernels.helped;
+  }
+
   /** What WebAssembly's memory takes, in use or free. */
   get memoryBytes(): number {
     return this.#kernels.memory.bytes;

@@ -49,7 +49,7 @@ const KERNELS = [
   "MATMUL",
 ] as const;
 
-const FUNCTIONS = ["attach", "boardSize", "engage", "heapBase", "run", "serve"] as const;
+const FUNCTIONS = ["attach", "boardSize", "engage", "heapBase", "helped", "run", "serve"] as const;
 
 export type KernelName = (typeof KERNELS)[number];
 
@@ -58,6 +58,7 @@ type Exports = Record<KernelName, WebAssembly.Global> & {
   boardSize(): number;
   engage(helpers: number): void;
   heapBase(): number;
+  helped(): number;
   run(kernel: number, units: number, grain: number, patience: number): number;
 };
 
@@ -185,6 +186,11 @@ export class Kernels {
 
   get threads(): number {
     return this.#helpers.length + 1;
+  }
+
+  /** Portions of work that helpers have done so far. */
+  get helped(): number {
+    return this.#exports.helped();
   }
 
   /** Starts helpers; those that are not ready in time are sent away. */

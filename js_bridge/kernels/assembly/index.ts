@@ -15,6 +15,7 @@ export {
   FILL_CODES_BY_COLUMNS,
   FILL_CODES_BY_ROWS,
   GATHER,
+  helped,
   MATMUL,
   MIX,
   MIX_TRANSPOSED,

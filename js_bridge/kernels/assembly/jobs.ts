@@ -43,10 +43,13 @@ const SLEEPERS = 448;
 // @ts-ignore: decorator
 @inline
 const WAITING = 512;
+// @ts-ignore: decorator
+@inline
+const HELPED = 576;
 /** Bytes of a board, scratch of the threads not included. */
 // @ts-ignore: decorator
 @inline
-const SIZE = 576;
+const SIZE = 640;
 
 /** Looks at a number before a thread sleeps: about 50 µs. */
 // @ts-ignore: decorator
@@ -72,6 +75,11 @@ export function attach(shared: usize, index: i32): void {
 @inline
 function scratch(): usize {
   return load<usize>(board, 12) + thread * load<usize>(board, 16);
+}
+
+/** How many portions helpers have taken so far. */
+export function helped(): i32 {
+  return ASC_FEATURE_THREADS ? atomic.load<i32>(board + HELPED) : 0;
 }
 
 /** How many helpers there are to wake. */
@@ -116,15 +124,19 @@ function share(kernel: i32, units: i32, grain: i32, patience: i32): bool {
   return true;
 }
 
-function takePortions(): void {
+/** How many it took. */
+function takePortions(): i32 {
+  let taken = 0;
   if (ASC_FEATURE_THREADS) {
     const kernel = load<i32>(board);
     const units = load<i32>(board, 4);
     const grain = load<i32>(board, 8);
     for (let at = atomic.add<i32>(board + NEXT, grain); at < units; at = atomic.add<i32>(board + NEXT, grain)) {
       perform(kernel, at, min(at + grain, units));
+      taken++;
     }
   }
+  return taken;
 }
 
 /** What a helper does for the rest of its life. Job numbers are never 0, which is "closed". */
@@ -141,7 +153,7 @@ export function serve(): void {
       }
       seen = atomic.load<i32>(board + NUMBER);
       atomic.add<i32>(board + INSIDE, 1);
-      if (atomic.load<i32>(board + OPEN) === seen) takePortions();
+      if (atomic.load<i32>(board + OPEN) === seen) atomic.add<i32>(board + HELPED, takePortions());
       if (atomic.sub<i32>(board + INSIDE, 1) === 1 && atomic.load<i32>(board + WAITING) !== 0) {
         atomic.notify(board + INSIDE, 1);
       }

@@ -12,7 +12,7 @@ const TILE = 5;
 /** Numbers of x that are read again for each panel, so that they stay in the second-level cache. */
 // @ts-ignore: decorator
 @inline
-const CHUNK = 65536;
+const CHUNK = 131072;
 
 /** x [rows K] · panels `from` … `to` + bias → y [rows N]; bias is 0 or readable to a multiple of 8. */
 export function product(
