@@ -140,23 +140,29 @@ class Transfer {
     const end = this.#end();
     const isPart = this.#cuts && (this.#range !== undefined || this.#received > 0);
     const headers: HeadersInit = isPart ? { Range: `bytes=${begin}-${end === null ? "" : end - 1}` } : {};
-    const stall = new AbortController();
-    const alarm = new Alarm(this.#settings.stall, () => stall.abort());
+    const ending = new AbortController();
+    let isStalled = false;
+    const alarm = new Alarm(this.#settings.stall, () => {
+      isStalled = true;
+      ending.abort();
+    });
     const { signal } = this.#watch;
     try {
       const response = await this.#settings.fetch(this.#url, {
         headers,
-        signal: signal === undefined ? stall.signal : AbortSignal.any([signal, stall.signal]),
+        signal: signal === undefined ? ending.signal : AbortSignal.any([signal, ending.signal]),
       });
       this.#answered = true;
       if (!this.#accept(response, isPart ? begin : 0)) return response.status === 416 ? new Uint8Array(0) : null;
       await this.#receive(response, alarm);
     } catch (error) {
       if (error instanceof Passing || error instanceof EngineError) throw error;
-      if (stall.signal.aborted) throw new Passing(`no byte came for ${this.#settings.stall / 1000} s`);
+      if (isStalled) throw new Passing(`no byte came for ${this.#settings.stall / 1000} s`);
       throw new Passing(error instanceof Error ? error.message : String(error));
     } finally {
       alarm.stop();
+      // A body that nobody reads would keep its connection, and a browser opens only six to a host.
+      ending.abort();
     }
     return this.#whole();
   }
