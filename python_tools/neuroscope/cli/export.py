@@ -8,18 +8,35 @@ from pathlib import Path
 from neuroscope import project
 from neuroscope.errors import MissingProgramError
 from neuroscope.export.bundle import export_bundle
+from neuroscope.export.checkpoint import open_checkpoint
 from neuroscope.export.hosts import HOSTS
+from neuroscope.export.processing import Processing, compatible
 from neuroscope.export.reference import write_checkpoint_reference
 from neuroscope.export.verify import verify_bundle
 from neuroscope.export.weight_files import DTYPES
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    export = commands.add_parser("export", help="a checkpoint folder ► a bundle")
+    export = commands.add_parser(
+        "export",
+        help="a checkpoint folder ► a bundle",
+        description="A Hugging Face folder becomes a bundle: the same weights in chunks, a graph with every hook "
+        "point, reference activations. A float bundle opens in transformers, TransformerLens and ONNX Runtime; one of "
+        "int8 codes only here and in ONNX Runtime.",
+    )
     export.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     export.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE")
     export.add_argument("--id", default=None, metavar="NAME", help="what fromHuggingFace: finds it by")
     export.add_argument("--dtype", choices=sorted(DTYPES), default="float32")
+    changes = export.add_argument_group(
+        "weights", "changed without changing the model, as TransformerLens does; bundle.json says which"
+    )
+    changes.add_argument("--fold-norms", action="store_true", help="each norm's weight and bias into what reads it")
+    changes.add_argument("--centre-writing", action="store_true", help="no mean in what is written to the stream")
+    changes.add_argument("--centre-unembedding", action="store_true", help="no mean in the logits")
+    changes.add_argument("--fold-value-biases", action="store_true", help="biases of v into that of the output")
+    changes.add_argument("--compatibility", action="store_true", help="all of these that the family allows")
+    export.add_argument("--without-reference", action="store_true", help="no reference activations from PyTorch")
     export.set_defaults(run=_export)
 
     verify = commands.add_parser("verify", help="every hook of a bundle against its reference")
@@ -36,17 +53,37 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _export(options: argparse.Namespace) -> int:
-    bundle = export_bundle(options.checkpoint, options.output, id=options.id, dtype=options.dtype)
+    bundle = export_bundle(
+        options.checkpoint,
+        options.output,
+        id=options.id,
+        dtype=options.dtype,
+        processing=_processing(options),
+        with_reference=not options.without_reference,
+    )
     print(
         f"{bundle.folder}: {bundle.id}, {bundle.architecture}, {bundle.parameters:,} parameters as {bundle.dtype}, "
-        f"{bundle.bytes:,} bytes; reference: {bundle.reference}"
+        f"weights {bundle.weights}, {bundle.bytes:,} bytes; reference: {bundle.reference}"
     )
     return 0
+
+
+def _processing(options: argparse.Namespace) -> Processing:
+    if options.compatibility:
+        return compatible(open_checkpoint(options.checkpoint).architecture)
+    return Processing(
+        fold_norms=options.fold_norms,
+        centre_writing=options.centre_writing,
+        centre_unembedding=options.centre_unembedding,
+        fold_value_biases=options.fold_value_biases,
+    )
 
 
 def _verify(options: argparse.Namespace) -> int:
     report = verify_bundle(options.bundle, against=options.against, host=options.host, backend=options.backend)
     largest = report.largest
+    if report.rounding:
+        print(f"{options.bundle}: {report.rounding.describe()}")
     report.raise_if_off()
     print(
         f"{options.bundle}: all {len(report.hooks)} hooks in {report.host} ({report.backend}) agree with "

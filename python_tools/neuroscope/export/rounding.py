@@ -39,7 +39,7 @@ class RoundingReport:
 
     @property
     def largest(self) -> HookRounding:
-        return max(self.hooks, key=lambda hook: hook.relative)
+        return max((hook for hook in self.hooks if not hook.hook.endswith("_indices")), key=lambda hook: hook.relative)
 
     def describe(self) -> str:
         return (
@@ -83,7 +83,7 @@ def rounding_report(
         for side in (rounded, original)
     )
     if cap is not None:
-        ours, exact = cap * np.tanh(ours / cap), cap * np.tanh(exact / cap)
+        ours, exact = (np.asarray(cap * np.tanh(side / cap), np.float32) for side in (ours, exact))
     log_p, log_q = _log_softmax(exact), _log_softmax(ours)
     divergence = float((np.exp(log_p) * (log_p - log_q)).sum(axis=-1).mean())
     agreement = float((ours.argmax(axis=-1) == exact.argmax(axis=-1)).mean())

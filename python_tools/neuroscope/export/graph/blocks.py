@@ -42,7 +42,7 @@ def build_graph(
         if point.on
     ]
     if decoder.logit_cap is not None:
-        extents = [AXES["B"], AXES["T"], architecture.dimensions["V"]]
+        extents: list[str | int | None] = [AXES["B"], AXES["T"], architecture.dimensions["V"]]
         outputs.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, extents))
     tokens = helper.make_tensor_value_info(INPUT, TensorProto.INT64, [AXES["B"], AXES["T"]])
     model = helper.make_model(

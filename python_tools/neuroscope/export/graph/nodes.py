@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from neuroscope.export.architecture import Architecture, TensorRule
 from neuroscope.export.decoder import Decoder
-from neuroscope.export.int8 import SCALE, is_turned, scales_are_of_rows
+from neuroscope.export.int8 import SCALE
 from neuroscope.export.tensor_file import TensorPlace
 
 _ELEMENT_TYPES = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "I8": TensorProto.INT8}
@@ -104,14 +104,23 @@ class Graph:
         return self.node("Identity", [self._parts(whole, rule)[part]], output)
 
     def _whole_product(self, value: str, tensor: str, output: str) -> str:
+        _, place = self._places[tensor]
+        if place.dtype != "I8":
+            return self._product_as_it_lies(value, tensor, self._floats(tensor), output)
+        # Not DequantizeLinear: ONNX Runtime turns it and the product behind it, unasked, into one that rounds the
+        # activations to int8 as well. The factors are those of whole outputs, so they can as well come afterwards
+        codes = self.once("Cast", [self._initializer(tensor)], f"{tensor}.codes", to=TensorProto.FLOAT)
+        products = self._product_as_it_lies(value, tensor, codes, f"{output}.of_codes")
+        return self.node("Mul", [products, self._initializer(tensor + SCALE)], output)
+
+    def _product_as_it_lies(self, value: str, tensor: str, matrix: str, output: str) -> str:
         rule = self._rules[tensor]
         _, place = self._places[tensor]
-        lies_transposed = rule.use == "table" or (rule.transpose and place.dtype != "I8")
-        if not lies_transposed:
-            return self.node("MatMul", [value, self._floats(tensor)], output)
+        if rule.use == "matrix" and not (rule.transpose and place.dtype != "I8"):
+            return self.node("MatMul", [value, matrix], output)
         outputs, inputs = rule.shape  # Gemm takes the tensor as it lies; MatMul would need a transposed copy of it
         rows = self.reshape(value, [-1, inputs], f"{output}.rows")  # B·T inputs
-        products = self.node("Gemm", [rows, self._floats(tensor)], f"{output}.products", transB=1)  # B·T outputs
+        products = self.node("Gemm", [rows, matrix], f"{output}.products", transB=1)  # B·T outputs
         last = self.constant(f"[{outputs}]", [outputs])
         shape = self.once("Concat", ["shape", last], f"shape.{outputs}", axis=0)
         return self.node("Reshape", [products, shape], output)  # B T outputs
@@ -155,19 +164,14 @@ class Graph:
         return value if len(rule.parts) == 1 else self._parts(value, rule)[part]
 
     def _floats(self, tensor: str) -> str:
-        """A tensor of the checkpoint as float32, in the layout of the file."""
+        """A tensor of the checkpoint as float32, in the layout of the file; of int8, a stack for the experts."""
         _, place = self._places[tensor]
         value = self._initializer(tensor)
         if place.dtype == "F32":
             return value
         if place.dtype == "F16":
             return self.once("Cast", [value], f"{tensor}.float32", to=TensorProto.FLOAT)
-        rule = self._rules[tensor]
         scale = self._initializer(tensor + SCALE)
-        if len(rule.shape) == 2:
-            of_rows = scales_are_of_rows(rule) and not is_turned(rule)
-            return self.once("DequantizeLinear", [value, scale], f"{tensor}.float32", axis=0 if of_rows else 1)
-        # DequantizeLinear knows one axis of scales, and these are per expert as well
         whole = self.once("Cast", [value], f"{tensor}.whole", to=TensorProto.FLOAT)
         spread = self.once("Unsqueeze", [scale, self.constant("[-2]", [-2])], f"{tensor}.spread")
         return self.once("Mul", [whole, spread], f"{tensor}.float32")
