@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from neuroscope.cli import bench, demo, evaluate, export, image, serve, site
+from neuroscope.cli import bench, demo, evaluate, export, image, serve, site, sweep
 from neuroscope.errors import NeuroScopeError
 
 
@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="A live Smalltalk, opened from a URL, in which a transformer is an object.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for part in (image, evaluate, export, site, demo, serve, bench):
+    for part in (image, evaluate, export, site, demo, serve, sweep, bench):
         part.add_commands(commands)
     return parser
 

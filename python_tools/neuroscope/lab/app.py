@@ -21,9 +21,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from neuroscope.errors import LabError, NeuroScopeError
 from neuroscope.lab.registry import Registry
 from neuroscope.lab.routes_chat import chat_routes
+from neuroscope.lab.routes_experiments import experiment_routes
 from neuroscope.lab.routes_explorer import explorer_routes
 from neuroscope.lab.routes_passes import pass_routes
 from neuroscope.lab.settings import Settings
+from neuroscope.lab.store import ExperimentStore
 
 _ERROR = {
     "type": "object",
@@ -53,6 +55,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     app.state.registry = models
     for routes in (chat_routes, pass_routes, explorer_routes):
         app.include_router(routes(models))
+    app.include_router(experiment_routes(models, ExperimentStore(settings.database)))
     if settings.site is not None:
         app.mount("/", StaticFiles(directory=settings.site, html=True))
     _add_error_handlers(app)
