@@ -358,8 +358,8 @@ class MessageEngine implements Engine {
     opening.catch(() => undefined); // what is wrong with the checkpoint is told first
     const checkpoint = await reading;
     const { backend, probe } = await opening;
-    const quantises = request.dtype === "int8";
-    return { model: await loadModel(id, bundle.id, bundle, checkpoint, backend, { quantises }), probe };
+    const options = { quantises: request.dtype === "int8", processing: request.processing };
+    return { model: await loadModel(id, bundle.id, bundle, checkpoint, backend, options), probe };
   }
 
   #cancelLoad(id: number): void {
