@@ -214,7 +214,7 @@ def serve_hub(hub: Hub) -> Iterator[Hub]:
         for place in ("hub", "cdn")
     ]
     hub.url, hub.cdn = (f"http://127.0.0.1:{server.server_address[1]}" for server in servers)
-    threads = [threading.Thread(target=server.serve_forever, daemon=True) for server in servers]
+    threads = [threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True) for server in servers]
     for thread in threads:
         thread.start()
     try:
