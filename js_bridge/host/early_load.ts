@@ -18,11 +18,19 @@ export class EarlyLoad {
 
   /** Whether the image's message asks for what is on its way; if the answer is there already it is delivered at once. */
   takeOver(message: HostMessage, deliver: (answer: HostMessage) => void): boolean {
-    const same = message.kind === "load" && message["bundle"] === this.request["bundle"] && message["backend"] === "auto";
-    if (!same || this.#imageId !== null) return false;
+    const asked = { ...this.request, id: message["id"] };
+    const keys = new Set([...Object.keys(asked), ...Object.keys(message)]);
+    const isSame = [...keys].every((key) => message[key] === asked[key as keyof typeof asked]);
+    if (!isSame || this.#imageId !== null) return false;
     this.#imageId = message["id"];
     if (this.#answer) deliver({ ...this.#answer, id: this.#imageId });
     return true;
+  }
+
+  /** The image's message as the engine is to see it: to cancel the load names the number that it was sent with. */
+  address(message: HostMessage): HostMessage {
+    const isAboutIt = message.kind === "cancelLoad" && this.#imageId !== null && message["load"] === this.#imageId;
+    return isAboutIt ? { ...message, load: earlyId } : message;
   }
 
   /** The engine's message as the image is to see it; null for one that waits until the image has asked. */

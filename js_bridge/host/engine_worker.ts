@@ -56,7 +56,7 @@ export class EngineWorker {
     if (this.#worker === null && ABOUT_THE_OLD.has(message.kind)) return;
     this.#outstanding.sent(message);
     if (this.#early?.takeOver(message, (answer) => this.#deliver(answer, []))) return;
-    const aimed = this.#bundles.aim(message);
+    const aimed = this.#bundles.aim(this.#early?.address(message) ?? message);
     if ("refusal" in aimed) this.#answer(aimed.refusal, []);
     // The image's messages follow the protocol, or the engine answers BadMessage.
     else this.#send({ message: aimed.request as unknown as Request, attachments }, attachments);

@@ -29,9 +29,19 @@ test("an early load serves one request, of its bundle and of no other backend", 
   const ignore = (): void => undefined;
   assert.ok(!early.takeOver({ ...asked, bundle: "other" }, ignore));
   assert.ok(!early.takeOver({ ...asked, backend: "webgl" }, ignore));
+  assert.ok(!early.takeOver({ ...asked, dtype: "int8" }, ignore));
   assert.ok(early.takeOver(asked, ignore));
   assert.ok(!early.takeOver({ ...asked, id: 8 }, ignore));
   assert.deepEqual(early.readdress({ kind: "encoded", id: 8 }), { kind: "encoded", id: 8 });
+});
+
+test("the image cancels an early load by the number of its own request", () => {
+  const early = new EarlyLoad("demo");
+  const cancel = { kind: "cancelLoad", load: 7 };
+  assert.deepEqual(early.address(cancel), cancel);
+  early.takeOver(asked, () => undefined);
+  assert.deepEqual(early.address(cancel), { kind: "cancelLoad", load: 0 });
+  assert.deepEqual(early.address({ ...cancel, load: 9 }), { ...cancel, load: 9 });
 });
 
 test("a bundle that is not known is refused with those that are", () => {
