@@ -3,11 +3,13 @@
 
 import { type Backend, laidOut, type Matrix, type Value } from "./backend.ts";
 
-const [WIDTH, INNER, HEADS, VOCABULARY] = [256, 1024, 8, 2048];
+const [WIDTH, INNER, HEADS, VOCABULARY] = [256, 1024, 8, 1024];
 const LENGTHS = [1, 16];
 const ROUNDS = 3;
 /** A backend that takes so many times the best is not measured to the end. */
 const HOPELESS = 4;
+/** Milliseconds after which no further round begins. */
+const ENOUGH = 100;
 
 export interface ProbeOptions {
   readonly now: () => number;
@@ -21,6 +23,7 @@ export interface ProbeOptions {
 export async function probe(backend: Backend, { now, pause, best = Infinity }: ProbeOptions): Promise<number> {
   const model = new ProbeModel(backend);
   try {
+    const start = now();
     let least = Infinity;
     // The first round compiles shaders and fills pools; it does not count.
     for (let round = 0; round <= ROUNDS; round++) {
@@ -28,7 +31,7 @@ export async function probe(backend: Backend, { now, pause, best = Infinity }: P
       const began = now();
       for (const length of LENGTHS) model.run(length);
       if (round > 0) least = Math.min(least, now() - began);
-      if (round > 0 && least > HOPELESS * best) break;
+      if (round > 0 && (least > HOPELESS * best || now() - start > ENOUGH)) break;
     }
     return least;
   } finally {

@@ -89,21 +89,6 @@ def test_auto_chooses_by_measuring(tab: Page, site: Site, checkpoints: dict[str,
     assert result["loaded"]["backend"] == min(probe, key=probe.get)
 
 
-def test_a_lost_graphics_context_is_survived(
-    tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
-) -> None:
-    checkpoint, url = checkpoints["odd"], site.publish(bundle)
-    tab.goto(f"{site.url}/index.html")
-    tab.wait_for_function("typeof loseContext === 'function'")
-    before, lost, after = tab.evaluate(
-        "([url, tokens, settings]) => loseContext(url, tokens, settings)", [url, checkpoint.tokens, site.settings()]
-    )
-    assert far("logits", unpack(before), checkpoint.logits()) is None
-    assert lost["name"] == "ContextLost"
-    assert "load the model again" in lost["message"]
-    np.testing.assert_array_equal(unpack(after), unpack(before))
-
-
 def test_nothing_is_read_from_the_gpu_before_it_is_asked_for(
     tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
 ) -> None:
