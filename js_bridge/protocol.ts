@@ -341,6 +341,8 @@ export interface BenchmarkRequest {
   repetitions: number;
   /** Hook points to capture: names, or "plain" for all that are on by themselves. */
   capture?: "plain" | readonly string[];
+  /** Only the matrix products of a pass, one after another. */
+  products?: boolean;
   /** Decodes so many tokens with a cache behind each length, and times one. */
   decode?: number;
 }

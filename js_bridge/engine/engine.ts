@@ -253,7 +253,7 @@ class MessageEngine implements Engine {
       case "benchmark": {
         const model = this.#model(message.model);
         return this.#alive(model).then(() => {
-          const rows = benchmark(model, message.lengths, message.repetitions, this.#now);
+          const rows = benchmark(message, model, this.#tensors, this.#now);
           this.#post({ kind: "benchmarked", id: message.id, backend: model.backend.name, rows });
         });
       }
