@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,34 +33,66 @@ def kept(tab: Page) -> dict[str, int]:
     return {each["name"].rsplit("/", 1)[1]: each["bytes"] for each in usage["bundles"]}
 
 
-@contextlib.contextmanager
-def quota(tab: Page, size: int) -> Iterator[None]:
-    """The browser allows the page's origin no more than that."""
-    session = tab.context.new_cdp_session(tab)
-    session.send("Storage.overrideQuotaForOrigin", {"origin": tab.evaluate("location.origin"), "quotaSize": size})
-    yield
-    session.detach()
+def start(tab: Page, hub: Hub, name: str = "org/model", **wanted: Any) -> None:
+    """Begins to read a repository; `ended` waits for the end."""
+    tab.evaluate(
+        "(wanted) => { globalThis.result = store.load(wanted); }",
+        {"address": f"hub:{name}", "hub": hub.url, **wanted},
+    )
 
 
-@pytest.mark.parametrize(("budget", "allowed"), [(10 * MEBIBYTE, None), (10**12, 10 * MEBIBYTE)])
-def test_a_full_store_is_told_and_costs_only_the_next_visit(
-    hub: Hub, large: None, load: Load, tab: Page, budget: int, allowed: int | None
+def ended(tab: Page) -> dict[str, Any]:
+    result: dict[str, Any] = tab.evaluate("result")
+    return result
+
+
+def loaded(tab: Page, hub: Hub, name: str) -> dict[str, Any]:
+    start(tab, hub, name)
+    return ended(tab)
+
+
+def test_a_budget_that_is_full_is_told_and_costs_only_the_next_visit(
+    hub: Hub, large: None, load: Load, tab: Page
 ) -> None:
-    """Full by the reader's budget, and by the browser's quota, which writing then exceeds."""
     publish(hub, "org/small", SMALL)
-    tab.evaluate("(bytes) => store.setBudget(bytes)", budget)
-    with quota(tab, allowed) if allowed else contextlib.nullcontext():
-        result = load()
-        assert result["digests"] == {"a": digest(LARGE["a"])}
-        [warning] = result["warnings"]
-        assert (warning["name"], warning["budget"]) == ("StorageFull", budget)
-        assert "is fetched again" in warning["message"]
-        assert load()["digests"] == result["digests"]
-        # What does find room is kept as ever.
-        assert load("org/small")["warnings"] == []
-        hub.log.clear()
-        assert load("org/small")["digests"] == {"a": digest(SMALL["a"])}
-        assert hub.weights() == []
+    tab.evaluate("(bytes) => store.setBudget(bytes)", 10 * MEBIBYTE)
+    result = load()
+    assert result["digests"] == {"a": digest(LARGE["a"])}
+    [warning] = result["warnings"]
+    assert (warning["name"], warning["budget"]) == ("StorageFull", 10 * MEBIBYTE)
+    assert "is fetched again" in warning["message"]
+    assert load()["digests"] == result["digests"]
+    # What does find room is kept as ever.
+    assert load("org/small")["warnings"] == []
+    hub.log.clear()
+    assert load("org/small")["digests"] == {"a": digest(SMALL["a"])}
+    assert hub.weights() == []
+
+
+def test_a_disk_that_is_full_is_told_and_leaves_the_store_usable(
+    hub: Hub, large: None, browser: Browser, tab: Page
+) -> None:
+    """The browser's own refusal, QuotaExceededError in the middle of a transaction."""
+    publish(hub, "org/small", SMALL)
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(tab.url)
+    page.wait_for_function("typeof store === 'object'")
+    # Before IndexedDB is first used: Chromium remembers for half a minute how much room there was.
+    session = context.new_cdp_session(page)
+    origin = page.evaluate("location.origin")
+    session.send("Storage.overrideQuotaForOrigin", {"origin": origin, "quotaSize": 10 * MEBIBYTE})
+    page.evaluate("store.setBudget(1e12)")
+    result = loaded(page, hub, "org/model")
+    assert result["digests"] == {"a": digest(LARGE["a"])}
+    [warning] = result["warnings"]
+    assert (warning["name"], warning["budget"]) == ("StorageFull", 10**12)
+    # What does find room is kept as ever.
+    assert loaded(page, hub, "org/small")["warnings"] == []
+    hub.log.clear()
+    assert loaded(page, hub, "org/small")["digests"] == {"a": digest(SMALL["a"])}
+    assert hub.log == []
+    context.close()
 
 
 def test_the_budget_evicts_what_was_used_least_recently(hub: Hub, load: Load, tab: Page) -> None:
@@ -77,12 +108,6 @@ def test_the_budget_evicts_what_was_used_least_recently(hub: Hub, load: Load, ta
     assert kept(tab) == {}
 
 
-def start(tab: Page, hub: Hub) -> None:
-    tab.evaluate(
-        "(wanted) => { globalThis.result = store.load(wanted); }", {"address": "hub:org/model", "hub": hub.url}
-    )
-
-
 def test_of_two_tabs_one_fetches_and_the_other_reads(
     hub: Hub, large: None, tab: Page, open_tab: Callable[[], Page]
 ) -> None:
@@ -91,7 +116,7 @@ def test_of_two_tabs_one_fetches_and_the_other_reads(
     start(tab, hub)
     start(other, hub)
     for each in (tab, other):
-        assert each.evaluate("result")["digests"] == {"a": digest(LARGE["a"])}
+        assert ended(each)["digests"] == {"a": digest(LARGE["a"])}
     chunks = [asked.range for asked in hub.weights() if asked.range and (asked.range[1] or 0) > MEBIBYTE]
     assert len(chunks) == len(set(chunks)) == 3
     other.close()
@@ -107,7 +132,7 @@ def test_two_tabs_of_a_browser_without_locks_both_succeed(hub: Hub, large: None,
         assert each.evaluate("navigator.locks === undefined")
         start(each, hub)
     for each in tabs:
-        assert each.evaluate("result")["digests"] == {"a": digest(LARGE["a"])}
+        assert ended(each)["digests"] == {"a": digest(LARGE["a"])}
     context.close()
 
 
@@ -117,13 +142,10 @@ def test_a_tab_does_not_evict_what_another_tab_is_loading(
     publish(hub, "org/small", SMALL)
     tab.evaluate("(bytes) => store.setBudget(bytes)", 69 * MEBIBYTE // 2)
     other = open_tab()
-    other.evaluate(
-        "(wanted) => { globalThis.result = store.load(wanted); }",
-        {"address": "hub:org/model", "hub": hub.url, "pause": 700},
-    )
+    start(other, hub, pause=700)
     other.wait_for_timeout(500)
     [warning] = load("org/small")["warnings"] or [None]
-    result = other.evaluate("result")
+    result = ended(other)
     assert result["digests"] == {"a": digest(LARGE["a"])}
     # Whichever found no room, what the other was loading is whole.
     assert (warning is None) != (result["warnings"] == [])
@@ -139,7 +161,7 @@ def test_a_browser_that_forbids_storage_works_without(hub: Hub, large: None, bro
     page.goto(tab.url)
     page.wait_for_function("typeof store === 'object'")
     start(page, hub)
-    result = page.evaluate("result")
+    result = ended(page)
     assert result["digests"] == {"a": digest(LARGE["a"])}
     assert any("IndexedDB could not be opened" in line for line in result["logs"])
     context.close()
