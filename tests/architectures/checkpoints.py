@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,25 @@ class Checkpoint:
         return result
 
 
+def boot_bridge(checkpoint: Checkpoint) -> Any:
+    """TransformerLens's bridge of a checkpoint, which has no tokenizer of its own."""
+    from tokenizers import Tokenizer, models
+    from transformer_lens.model_bridge import TransformerBridge
+
+    folder = checkpoint.folder / "tokenizer"
+    vocabulary = models.WordLevel({"a": 0, "b": 1}, unk_token="a")
+    special = {f"{name}_token": "a" for name in ("bos", "eos", "pad")}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(vocabulary), **special).save_pretrained(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return TransformerBridge.boot_transformers(
+            str(checkpoint.folder),
+            device="cpu",
+            dtype=torch.float32,
+            tokenizer=transformers.AutoTokenizer.from_pretrained(folder),
+        )
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What a checkpoint is made from: classes of transformers by name, the settings, rows and positions of tokens."""
@@ -77,10 +97,11 @@ def _gpt_neox() -> Iterator[tuple[str, Recipe]]:
     kind = ("GPTNeoXConfig", "GPTNeoXForCausalLM")
     yield "gpt_neox", Recipe(*kind, shape)
     sequential = {
-        "use_parallel_residual": False, "attention_bias": False, "tie_word_embeddings": True, "hidden_act": "gelu_new",
+        "use_parallel_residual": False, "tie_word_embeddings": True, "hidden_act": "gelu_new",
         "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 1.0},
     }  # fmt: skip
     yield "gpt_neox_sequential", Recipe(*kind, {**shape, **sequential})
+    yield "gpt_neox_plain", Recipe(*kind, {**shape, "attention_bias": False})
 
 
 def _opt() -> Iterator[tuple[str, Recipe]]:
@@ -187,6 +208,7 @@ def _gpt_oss() -> Iterator[tuple[str, Recipe]]:
     settings = _rotary(
         num_hidden_layers=2, sliding_window=4, num_local_experts=5, num_experts_per_tok=2, rope_parameters=yarn,
         intermediate_size=28,  # PyTorch's grouped product wants rows of whole 16 bytes
+        swiglu_limit=0.6,  # so low that it clamps
     )  # fmt: skip
     yield "gpt_oss", Recipe("GptOssConfig", "GptOssForCausalLM", settings)
 

@@ -6,6 +6,7 @@ import type {
   ForwardRequest,
   Intervention,
   LoadedAnswer,
+  LoadRequest,
   Request,
 } from "../../js_bridge/protocol.ts";
 
@@ -18,6 +19,8 @@ export interface Packed {
 export interface Job {
   bundle: string;
   backend: string;
+  /** More of the load message: dtype, processing. */
+  load?: Pick<LoadRequest, "dtype" | "processing">;
   passes: {
     tokens: number[][];
     /** names, or "on" for all that are on by default */
@@ -97,7 +100,8 @@ export async function runJob(mailbox: Mailbox, job: Job): Promise<JobResult> {
       waiting.set(id, { resolve, reject });
       mailbox.post({ ...request, id } as Request);
     });
-  const loaded = (await ask({ kind: "load", bundle: job.bundle, backend: job.backend })).message as LoadedAnswer;
+  const { bundle, backend, load } = job;
+  const loaded = (await ask({ kind: "load", bundle, backend, ...load })).message as LoadedAnswer;
   const create = ({ shape, base64 }: Packed): number => {
     mailbox.post({ kind: "create", tensor, shape }, [unpack(base64)]);
     return tensor++;
