@@ -123,10 +123,10 @@ NUMBERS: dict[str, tuple[Callable[[Script, int, list[list[int]], np.ndarray], in
     ),
     "divergence": (
         divergence,
-        lambda logits, tokens, reference: torch.nn.functional.kl_div(
-            logits.log_softmax(-1), torch.tensor(reference).softmax(-1), reduction="sum"
-        )
-        / reference[..., 0].size,
+        lambda logits, tokens, reference: (
+            torch.nn.functional.kl_div(logits.log_softmax(-1), torch.tensor(reference).softmax(-1), reduction="sum")
+            / reference[..., 0].size
+        ),
     ),
 }
 
@@ -147,11 +147,14 @@ def torch_gradients(
     A name is left out where its value, or nothing of its value, is what the bridge goes on with.
     """
     values: dict[str, torch.Tensor] = {}
+    unedited: dict[str, torch.Tensor] = {}
 
     def hook(name: str) -> Callable[..., torch.Tensor | None]:
         def keep(value: torch.Tensor, hook: Any) -> torch.Tensor | None:
             if not value.is_floating_point():
                 return None
+            if value.requires_grad:
+                unedited[name] = value
             edited = edits[name](value) if edits and name in edits else value
             values[name] = edited.clone()
             if not values[name].requires_grad:
@@ -171,10 +174,10 @@ def torch_gradients(
         found[number] = {
             name: gradient.numpy() for name, gradient in zip(values, gradients, strict=True) if gradient is not None
         }
-        for name in list(found[number]):  # the bridge's resid_mid is what the MLP's norm reads; ours is the stream
-            if name.endswith("hook_resid_mid"):
-                post = name.replace("resid_mid", "resid_post")
-                found[number][name] = found[number][name] + found[number][post]
+        # The bridge's resid_mid is what the MLP's norm reads; ours is the stream, which goes on to resid_post too.
+        for name in [name for name in found[number] if name.endswith("hook_resid_mid")]:
+            post = unedited[name.replace("resid_mid", "resid_post")]
+            found[number][name] = found[number][name] + torch.autograd.grad(of, post, retain_graph=True)[0].numpy()
     return found
 
 
