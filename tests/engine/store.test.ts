@@ -232,7 +232,7 @@ describe("weights", () => {
     );
     await assert.rejects(logitsOf(folder), {
       name: "BundleRefused",
-      message: /wte.weight has dtype I32; F32, F16, BF16 can be read/,
+      message: /wte.weight has dtype I32; F32, F16, BF16, .* can be read/,
     });
     await writeFile(join(folder, "model.safetensors"), bytes.subarray(0, 4000));
     await assert.rejects(logitsOf(folder), { name: "BundleRefused", message: /it has 4000/ });
