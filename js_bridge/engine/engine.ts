@@ -107,8 +107,9 @@ class MessageEngine implements Engine {
       whenAlive: (model, action, failed) => this.#recovery.whenAlive(model, action, failed),
       now: this.#now,
       tape: (pass, model, real) => {
-        const recording = { origin: `pass ${pass}`, isAlive: () => this.#models.get(model.id) === model };
-        const tape = new Tape(model.backend, recording, this.#tensors, real);
+        const { backend } = model;
+        const isAlive = () => this.#models.get(model.id) === model && model.backend === backend;
+        const tape = new Tape(backend, { origin: `pass ${pass}`, isAlive }, this.#tensors, real);
         return {
           backend: tape,
           watch: (value) => tape.watch(value),
@@ -438,10 +439,16 @@ class MessageEngine implements Engine {
     this.#parities.add(id);
     try {
       await this.#alive(model);
-      const found = await parity(model, (await bundle.has(REFERENCE)) ? await bundle.readAll(REFERENCE) : null, {
+      const { backend } = model;
+      const isQuantised = model.dtype.includes("int8") && bundle.manifest?.dtype !== "int8";
+      const changes = isQuantised ? "quantised to int8 while they came" : model.changes;
+      const bytes = (await bundle.has(REFERENCE)) ? await bundle.readAll(REFERENCE) : null;
+      const found = await parity(model, changes, bytes, {
         check: () => {
           if (!this.#parities.has(id)) throw new EngineError("PassCancelled", `Parity run ${id} was cancelled`);
           this.#model(modelId);
+          if (model.backend !== backend || this.#recovery.isLost(backend))
+            throw new EngineError("ContextLost", `Backend ${backend.name} went away during parity run ${id}; ask again`);
         },
         later: (action) => this.#defer(action),
         now: this.#now,

@@ -137,9 +137,10 @@ export interface ParityHost {
 /** After so many milliseconds it lets other messages through. */
 const SLICE = 8;
 
-/** Fails: NoReference, BundleRefused; what ended it. */
+/** `changes` are those of the weights since they left the bundle. Fails: NoReference, BundleRefused; what ended it. */
 export async function parity(
   model: Model,
+  changes: string,
   bytes: Uint8Array | null,
   host: ParityHost,
 ): Promise<Pick<ParityAnswer, "backend" | "madeWith" | "rows">> {
@@ -147,6 +148,13 @@ export async function parity(
     throw new EngineError(
       "NoReference",
       `${model.name} came without ${REFERENCE}, so there is nothing to compare with; export the checkpoint on a machine with PyTorch`,
+      { file: REFERENCE },
+    );
+  }
+  if (changes !== "raw") {
+    throw new EngineError(
+      "NoReference",
+      `${REFERENCE} belongs to the weights as they are stored; those of ${model.name} are ${changes}; load it without that`,
       { file: REFERENCE },
     );
   }
