@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_checkpoints import Checkpoint
+from engine_checkpoints import Checkpoint, unpack
+from engine_oracle import far
 from engine_places import Site
 from neuroscope.kernels import copy_kernels
 from neuroscope.project import ROOT
@@ -58,18 +59,25 @@ def test_both_compute_the_same_bits() -> None:
     assert numbers[True] == numbers[False]
 
 
-def test_the_engine_says_how_many_threads_it_has(tab: Page, site: Site, checkpoints: dict[str, Checkpoint]) -> None:
+def test_the_engine_says_how_many_threads_it_has_and_gives_the_same_logits_with_each(
+    tab: Page, site: Site, checkpoints: dict[str, Checkpoint]
+) -> None:
     address = site.publish(checkpoints["odd"].folder).removeprefix(site.url)
     with serve({"/": site.folder}) as url:
         tab.goto(f"{url}/index.html")
         tab.wait_for_function("typeof runJobs === 'function'")
         assert tab.evaluate("crossOriginIsolated")
-        threads = []
+        threads, found = [], []
         for without in ([], ["threads"]):
             settings = {"kernels": f"{url}/kernels.wasm", "bundles": url, "without": without}
-            job = {"bundle": f"{url}{address}", "backend": "wasm", "passes": []}
+            checkpoint = checkpoints["odd"]
+            passes = [{"tokens": checkpoint.tokens, "capture": []}]
+            job = {"bundle": f"{url}{address}", "backend": "wasm", "passes": passes}
             [result], logs = tab.evaluate("([jobs, settings]) => runJobs(jobs, settings)", [[job], settings])
             assert "error" not in result, result["error"]
             assert logs == []
+            found.append(result["passes"][0]["logits"])
+            assert far("logits", unpack(found[-1]), checkpoint.logits()) is None
             threads.append(result["loaded"]["threads"])
     assert threads == [THREADS, 1]
+    assert found[0] == found[1]
