@@ -31,7 +31,7 @@ export interface MatrixLayout {
   readonly outputs: number;
   /** The file has rows of outputs, [outputs, inputs]; otherwise [inputs, outputs]. */
   readonly transposed: boolean;
-  /** Of int8 codes: one factor per output. Null: float32. */
+  /** Of int8 codes: one factor per output, each there before its codes are written, all read by `finish`. Null: float32. */
   readonly scales: Float32Array | null;
 }
 

@@ -42,7 +42,6 @@ export function writePanels(kernels: Kernels, room: Room, layout: MatrixLayout, 
   // What lies beside the last outputs is computed with, though nothing of it is kept.
   const last = Math.floor(outputs / PANEL) * inputs * PANEL * numberBytes;
   new Uint8Array(memory.buffer, start, bytes).fill(0, last);
-  if (scales !== null) memory.floats(start + behind, outputs).set(scales);
   let row = 0;
 
   function fill(count: number): void {
@@ -72,7 +71,10 @@ export function writePanels(kernels: Kernels, room: Room, layout: MatrixLayout, 
     },
     finish() {
       room.free(staging);
-      if (scales !== null) kernels.reserve(4 * inputs * PANEL);
+      if (scales !== null) {
+        memory.floats(start + behind, outputs).set(scales);
+        kernels.reserve(4 * inputs * PANEL);
+      }
       counted(bytes);
       return { inputs, outputs, bytes, start, scales: scales === null ? 0 : start + behind } as PanelMatrix;
     },
