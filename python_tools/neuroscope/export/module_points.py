@@ -95,8 +95,7 @@ class ModulePoints:
         attentions = self._model(input_ids=tokens, output_attentions=True).attentions
         batch, length = tokens.shape
         seen: Found = {"unembed.hook_out": self._gave["unembed"]}  # before a cap
-        if "embed.W_E" in self._gave:
-            seen["hook_embed"] = self._gave["embed.W_E"]
+        seen["hook_embed"] = self._gave["embed.W_in" if "embed.W_in" in self._gave else "embed.W_E"]
         if "pos_embed.W_pos" in self._gave:
             width = self._architecture.dimensions["D"]
             seen["hook_pos_embed"] = self._gave["pos_embed.W_pos"].expand(batch, length, width)
@@ -106,7 +105,7 @@ class ModulePoints:
             self._add_norm(seen, "ln_final", self._given["ln_final.w"])
             seen["unembed.hook_in"] = self._gave["ln_final.w"]
         if "unembed.W_out" in self._gave:
-            seen["unembed.hook_in"] = self._gave["unembed.W_out"]
+            seen["unembed.hook_in"] = self._given["unembed.W_out"]
         return seen
 
     def _add_norm(self, seen: Found, name: str, value: torch.Tensor) -> None:

@@ -85,11 +85,11 @@ def _add_decoder(graph: Graph) -> None:
         stream = _add_block(graph, layer, stream)
 
     final = add_norm(graph, stream, "ln_final", "final") if decoder.has_final_norm else stream
+    read = graph.node("Identity", [final], "unembed.hook_in")  # B T D
     if graph.has("unembed.W_out"):
-        final = graph.product(final, "unembed.W_out", "final.narrowed")
-    graph.node("Identity", [final], "unembed.hook_in")  # B T D
+        read = graph.product(read, "unembed.W_out", "unembed.narrowed")  # B T W
     matrix = "unembed.W_U" if graph.has("unembed.W_U") else "embed.W_E"
-    logits = graph.product("unembed.hook_in", matrix, "unembed.products", bias="unembed.b_U")
+    logits = graph.product(read, matrix, "unembed.products", bias="unembed.b_U")
     graph.node("Identity", [logits], "unembed.hook_out")  # B T V
     if decoder.logit_cap is not None:
         add_cap(graph, "unembed.hook_out", decoder.logit_cap, LOGITS)  # B T V
@@ -101,9 +101,9 @@ def _embedding(graph: Graph) -> str:
     value = graph.rows(INPUT, "embed.rows")  # B T D
     if decoder.embedding_scale != 1:
         value = graph.node("Mul", [value, graph.constant("embedding scale", decoder.embedding_scale)], "embed.scaled")
-    value = graph.node("Identity", [value], "hook_embed")
     if graph.has("embed.W_in"):
         value = graph.product(value, "embed.W_in", "embed.widened")
+    value = graph.node("Identity", [value], "hook_embed")
     if decoder.learned_positions:
         first = graph.constant(f"[{decoder.position_offset}]", [decoder.position_offset])
         end = graph.node("Add", ["lengths", first], "positions.end")
