@@ -44,6 +44,10 @@ const CANDIDATES = ["wasm", "webgl"] as const;
 
 /** Tuning wins at most about so much. */
 const TUNED_BELOW = 3;
+/** Bytes of a model that take as long to come as measuring does. */
+const MEASURED_FROM = 2 ** 25;
+/** Milliseconds after which what was not measured at once is measured. */
+const LATER = 5000;
 
 export class Backends {
   readonly plain: Backend = new ReferenceBackend();
@@ -73,9 +77,16 @@ export class Backends {
     return [...this.#refused].map(([backend, reason]) => ({ backend, reason }));
   }
 
-  /** Fails: BackendUnavailable; "auto" falls back to the next that there is. */
-  async open(name: BackendName | "auto"): Promise<OpenedBackend> {
-    if (name === "auto") return this.#choice();
+  /**
+   * While so many bytes of a model come. Where they are few, "auto" is what was chosen before, or else the first that
+   * opens, and is measured afterwards: opening a GPU takes longer than a small model, whose reader waits for a picture.
+   * Fails: BackendUnavailable; "auto" falls back to the next that there is.
+   */
+  async open(name: BackendName | "auto", bytes = Infinity): Promise<OpenedBackend> {
+    if (name === "auto") {
+      if (this.#chosen !== null || bytes >= MEASURED_FROM) return this.#choice();
+      return (await this.#recalled()) ?? this.#first();
+    }
     const backend = await this.#open(name);
     await this.#tune(backend);
     return { backend, probe: {} };
@@ -118,7 +129,7 @@ export class Backends {
       if (opened !== null) this.#options.onLost(opened);
     });
     if (opened === this.plain) return opened;
-    const wrong = selfCheck(opened, this.plain);
+    const wrong = await selfCheck(opened, this.plain, this.#options.pause);
     if (wrong === null) {
       this.#refused.delete(name);
       return opened;
@@ -148,19 +159,43 @@ export class Backends {
     return choosing;
   }
 
-  async #choose(again: boolean): Promise<OpenedBackend> {
+  get #key(): string {
+    return `backend chosen, ${globalThis.navigator?.userAgent ?? "no browser"}, ${this.names.join(" ")}`;
+  }
+
+  /** What was chosen on an earlier visit; null where that is not known, or not there any more. */
+  async #recalled(): Promise<OpenedBackend | null> {
     const { remembered = null, log } = this.#options;
-    const key = `backend chosen, ${globalThis.navigator?.userAgent ?? "no browser"}, ${this.names.join(" ")}`;
-    const known = again ? null : asTimes(await remembered?.recall(key));
-    if (known !== null) {
+    const known = asTimes(await remembered?.recall(this.#key));
+    if (known === null) return null;
+    try {
+      const backend = await this.#open(fastest(known));
+      await this.#tune(backend);
+      return { backend, probe: known };
+    } catch (error) {
+      log(`backend ${fastest(known)} was chosen on an earlier visit: ${(error as Error).message}`);
+      return null;
+    }
+  }
+
+  /** Without measuring: that comes later, where somebody remembers it. */
+  async #first(): Promise<OpenedBackend> {
+    const { remembered = null, log } = this.#options;
+    if (remembered !== null) setTimeout(() => void this.#choice().catch(() => undefined), LATER);
+    for (const name of CANDIDATES) {
       try {
-        const backend = await this.#open(fastest(known));
-        await this.#tune(backend);
-        return { backend, probe: known };
+        return { backend: await this.#open(name), probe: {} };
       } catch (error) {
-        log(`backend ${fastest(known)} was chosen on an earlier visit: ${(error as Error).message}`);
+        log(`backend ${name}: ${(error as Error).message}`);
       }
     }
+    return { backend: this.plain, probe: {} };
+  }
+
+  async #choose(again: boolean): Promise<OpenedBackend> {
+    const { remembered = null, log } = this.#options;
+    const known = again ? null : await this.#recalled();
+    if (known !== null) return known;
     const times: Times = {};
     for (const name of CANDIDATES) {
       try {
@@ -176,7 +211,8 @@ export class Backends {
       }
     }
     if (Object.keys(times).length === 0) return { backend: this.plain, probe: times };
-    await remembered?.remember(key, times);
+    // One that could not be opened today may be there tomorrow.
+    if (CANDIDATES.every((name) => times[name] !== undefined)) await remembered?.remember(this.#key, times);
     return { backend: await this.#open(fastest(times)), probe: times };
   }
 

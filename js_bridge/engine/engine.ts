@@ -355,7 +355,8 @@ class MessageEngine implements Engine {
     wanted: BackendName | "auto",
   ): Promise<{ model: Model; probe: LoadedAnswer["probe"] }> {
     const reading = readCheckpoint(bundle);
-    const opening = this.#backends.open(wanted);
+    const coming = bundle.manifest?.files.reduce((sum, { bytes }) => sum + bytes, 0);
+    const opening = this.#backends.open(wanted, coming);
     opening.catch(() => undefined); // what is wrong with the checkpoint is told first
     const checkpoint = await reading;
     const { backend, probe } = await opening;

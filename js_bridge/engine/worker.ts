@@ -7,6 +7,7 @@ import { besideKernels, webThreads } from "../kernels/threads.ts";
 import type { Answer, Attachment, Request } from "../protocol.ts";
 import { fetchOverHttp } from "../store/fetch.ts";
 import { openIndexedChunks } from "../store/indexed_chunks.ts";
+import { indexedMeasurements } from "../store/indexed_measurements.ts";
 import { plainSha256 } from "../store/sha256.ts";
 import { createEngine, type Engine } from "./engine.ts";
 import { EngineError } from "./errors.ts";
@@ -52,6 +53,8 @@ async function start({ kernels, bundles, budget, hub, without = [] }: WorkerSett
     fetchKernels: (file) => fetchOverHttp(besideKernels(kernels, file)),
     threads: without.includes("threads") ? null : webThreads(kernels),
     store,
+    // What was measured without something says nothing of a visit with it.
+    remembered: without.length > 0 ? null : indexedMeasurements(),
     log,
     budget,
     hub,

@@ -22,10 +22,30 @@ before(async () => {
 const asked = async (session: Session, measure = false) =>
   (await session.ask({ kind: "backends", measure })).message as BackendsAnswer;
 
+/** Counts its openings, and may be slow. */
+const counted = (delay: number) => {
+  const losable = new Losable();
+  const open = async (onLost: () => void) => {
+    const backend = await losable.open(onLost);
+    const { read, product } = backend;
+    // The reference takes long for what a probe multiplies; only the delay is to be measured.
+    backend.product = (x, matrix, bias) =>
+      matrix.inputs < 256
+        ? product.call(backend, x, matrix, bias)
+        : backend.upload(new Float32Array((x.storage.bytes / 4 / matrix.inputs) * matrix.outputs), [...x.shape.slice(0, -1), matrix.outputs]);
+    backend.read = (value) => {
+      for (const end = performance.now() + delay; performance.now() < end; );
+      return read.call(backend, value);
+    };
+    return backend;
+  };
+  return { losable, open };
+};
+
 describe("a backend that computes wrongly", () => {
   test("is found by its self-check, which names the kernel", async () => {
-    assert.match(String(selfCheck(await openWrong(), new ReferenceBackend())), /^product of 1 row is off by 0.01/);
-    assert.equal(selfCheck(new ReferenceBackend(), new ReferenceBackend()), null);
+    assert.match(String(await selfCheck(await openWrong(), new ReferenceBackend())), /^product of 1 row is off by 0.01/);
+    assert.equal(await selfCheck(new ReferenceBackend(), new ReferenceBackend()), null);
   });
 
   test("is refused by name, with the reason", async () => {
@@ -34,7 +54,7 @@ describe("a backend that computes wrongly", () => {
   });
 
   test("is passed over by auto, and `loaded` and `backends` say why", async () => {
-    const session = new Session({ openers: { wasm: openWrong, webgl: new Losable().open } });
+    const session = new Session({ openers: { wasm: openWrong, webgl: counted(0).open } });
     const loaded = await session.load(folder, "auto");
     assert.equal(loaded.backend, "webgl");
     assert.deepEqual(loaded.refused.map(({ backend }) => backend), ["wasm"]);
@@ -51,21 +71,6 @@ describe("a backend that computes wrongly", () => {
 });
 
 describe("what was measured", () => {
-  /** Counts its openings, and may be slow. */
-  const counted = (delay: number) => {
-    const losable = new Losable();
-    const open = async (onLost: () => void) => {
-      const backend = await losable.open(onLost);
-      const { read } = backend;
-      backend.read = (value) => {
-        for (const end = performance.now() + delay; performance.now() < end; );
-        return read.call(backend, value);
-      };
-      return backend;
-    };
-    return { losable, open };
-  };
-
   test("chooses, and is remembered by the next engine, which opens only the chosen one", async () => {
     const remembered = rememberedHere();
     const slow = counted(20);
@@ -77,6 +82,16 @@ describe("what was measured", () => {
     const next = new Session({ openers: { webgl: again.open }, remembered });
     assert.deepEqual(await asked(next).then((answer) => [answer.chosen, answer.probe]), [chosen, probe]);
     assert.equal(again.losable.openings, 0);
+  });
+
+  test("is not waited for by a bundle that is there sooner", async () => {
+    const slow = counted(20);
+    const small = await writeTiny({ chunk: 4096 });
+    const session = new Session({ openers: { webgl: slow.open } });
+    const loaded = await session.load(small, "auto");
+    assert.deepEqual([loaded.backend, loaded.probe, slow.losable.openings], ["wasm", {}, 0]);
+    const whole = await session.load(folder, "auto");
+    assert.deepEqual([whole.backend, Object.keys(whole.probe)], ["wasm", ["wasm", "webgl"]]);
   });
 
   test("is measured anew on request, or where it makes no sense or the chosen backend is gone", async () => {

@@ -2,11 +2,13 @@
 
 import type { FromWorker, ToWorker, WorkerSettings } from "../../js_bridge/engine/worker.ts";
 import { laidOut } from "../../js_bridge/engine/backend.ts";
-import { createEngine } from "../../js_bridge/engine/engine.ts";
+import { createEngine, type Engine } from "../../js_bridge/engine/engine.ts";
 import { besideKernels } from "../../js_bridge/kernels/threads.ts";
 import { WebglBackend } from "../../js_bridge/kernels/webgl.ts";
 import { WebglContext } from "../../js_bridge/kernels/webgl_context.ts";
+import type { Answer } from "../../js_bridge/protocol.ts";
 import { fetchOverHttp } from "../../js_bridge/store/fetch.ts";
+import { indexedMeasurements } from "../../js_bridge/store/indexed_measurements.ts";
 import { type Job, type JobResult, type Mailbox, runJob } from "./jobs.ts";
 
 async function runJobs(jobs: Job[], settings: WorkerSettings): Promise<unknown[]> {
@@ -35,6 +37,32 @@ async function runJobs(jobs: Job[], settings: WorkerSettings): Promise<unknown[]
   }
   worker.terminate();
   return [results, logs];
+}
+
+/** What an engine with the browser's memory of measurements chooses, asked twice; and the next engine. */
+async function chosenBackends(settings: WorkerSettings): Promise<Answer[]> {
+  const answers: Answer[] = [];
+  const ask = (measure: boolean, engine: Engine) =>
+    new Promise<void>((resolve) => {
+      answered = resolve;
+      engine.handle({ kind: "backends", id: 1, measure });
+    });
+  let answered: () => void = () => undefined;
+  const opened = () =>
+    createEngine({
+      post: (message) => {
+        answers.push(message);
+        answered();
+      },
+      fetchBytes: fetchOverHttp,
+      fetchKernels: (file) => fetchOverHttp(besideKernels(settings.kernels, file)),
+      remembered: indexedMeasurements(),
+    });
+  const first = opened();
+  await ask(false, first);
+  await ask(false, opened());
+  await ask(true, first);
+  return answers;
 }
 
 /** How often a pass with a hook and an intervention read from WebGL, before its one `read` and after. */
@@ -92,4 +120,4 @@ function productsWith(buffers: number): number[] {
   return [...backend.read(backend.product(x, laidOut(backend, wave(7 * 21), layout), bias))];
 }
 
-Object.assign(globalThis, { runJobs, countReads, withoutFloatTargets, productsWith });
+Object.assign(globalThis, { runJobs, chosenBackends, countReads, withoutFloatTargets, productsWith });

@@ -80,13 +80,25 @@ def test_without_what_an_old_browser_lacks_the_engine_still_runs(
     assert any("wasm" in line for line in logs)
 
 
-def test_auto_chooses_by_measuring(tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path) -> None:
+def test_auto_is_the_first_that_opens_for_a_small_bundle(
+    tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
+) -> None:
     checkpoint, url = checkpoints["odd"], site.publish(bundle)
     [result], _ = run_in_page(tab, site, [job_of(checkpoint, url, "auto")])
     check(result, checkpoint)
-    probe = result["loaded"]["probe"]
+    assert (result["loaded"]["backend"], result["loaded"]["probe"]) == ("wasm", {})
+
+
+def test_the_fastest_backend_is_chosen_and_remembered_between_visits(tab: Page, site: Site) -> None:
+    tab.goto(f"{site.url}/index.html")
+    tab.wait_for_function("typeof chosenBackends === 'function'")
+    first, next_visit, again = tab.evaluate("(settings) => chosenBackends(settings)", site.settings())
+    probe = first["probe"]
     assert set(probe) == {"wasm", "webgl"}
-    assert result["loaded"]["backend"] == min(probe, key=probe.get)
+    assert first["chosen"] == min(probe, key=probe.get)
+    assert first["refused"] == []
+    assert next_visit["probe"] == probe, "it was measured again"
+    assert again["probe"] != probe, "it was not measured again"
 
 
 def test_nothing_is_read_from_the_gpu_before_it_is_asked_for(

@@ -63,3 +63,30 @@ def test_a_weight_is_uploaded_piece_by_piece(kernels: Page, transposed: bool, in
 
 def test_what_is_released_is_no_longer_counted_and_fused_kernels_take_few_draws(kernels: Page) -> None:
     assert kernels.evaluate("balance()") == {"bytes": 0, "normDraws": 2, "attentionDraws": 4}
+
+
+DEFECTS = {
+  "GELU far out": ("clamp(x, -15.0, 15.0)", "(x + 0.0 / (15.0 - min(abs(x), 15.0)))"),
+  "product of 1 row": ("return sum00", "return 1.01 * sum00"),
+  "product of 9 rows": ("result10 = sum10;", "result10 = sum00;"),
+  "int8 product of 9 rows": ("<< 24", "<< 23"),
+  "layer norm": ("+ epsilon", ""),
+  "rotation": ("x[lane] * c - partner * s", "x[lane] * c + partner * s"),
+  "attention pattern": ("offset + query - window + 1", "offset + query - window"),
+  "attention beside padding": ("p.w != 0.0 && key + 3 <= last", "key <= last"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kernel", DEFECTS)
+def test_a_driver_with_a_defect_is_refused(kernels: Page, kernel: str) -> None:
+    right, wrong = DEFECTS[kernel]
+    reason = kernels.evaluate("(given) => refusalWhere(...given)", [right, wrong])
+    assert reason is not None and reason.startswith(kernel), reason
+
+
+def test_tilings_are_timed_once_and_recalled(kernels: Page) -> None:
+    assert kernels.evaluate("refusalWhere('', '')") is None
+    found = kernels.evaluate("startTimes()")
+    assert 1 in found["rows"] and len(found["rows"]) > 2
+    assert found["remembered"]
+    assert found["recalled"] < found["tune"] / 4

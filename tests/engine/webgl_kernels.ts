@@ -9,10 +9,13 @@ import {
   type Reach,
   type Value,
 } from "../../js_bridge/engine/backend.ts";
+import { rememberedHere } from "../../js_bridge/engine/remembered.ts";
+import { selfCheck } from "../../js_bridge/engine/self_check.ts";
 import { ReferenceBackend } from "../../js_bridge/kernels/reference.ts";
 import { WebglBackend, type WebglOptions } from "../../js_bridge/kernels/webgl.ts";
 import { MAX_TEXTURE_BYTES, WebglContext } from "../../js_bridge/kernels/webgl_context.ts";
 import { CANDIDATES } from "../../js_bridge/kernels/webgl_tilings.ts";
+import { tune } from "../../js_bridge/kernels/webgl_tuning.ts";
 
 type Case = (backend: Backend) => Value | Value[];
 
@@ -278,4 +281,36 @@ function balance(): { bytes: number; normDraws: number; attentionDraws: number }
   return { bytes: webgl.bytes, normDraws, attentionDraws };
 }
 
-Object.assign(globalThis, { compareKernels, sameBits, uploadsOf, balance });
+/** What the self-check says of a driver that compiles something else wherever a shader says `right`. */
+async function refusalWhere(right: string, wrong: string): Promise<string | null> {
+  const { shaderSource } = WebGL2RenderingContext.prototype;
+  WebGL2RenderingContext.prototype.shaderSource = function (this: WebGL2RenderingContext, shader, source) {
+    shaderSource.call(this, shader, source.replaceAll(right, wrong));
+  };
+  try {
+    return await selfCheck(new WebglBackend(new WebglContext(() => undefined)), new ReferenceBackend());
+  } finally {
+    WebGL2RenderingContext.prototype.shaderSource = shaderSource;
+  }
+}
+
+/** Milliseconds of the self-check of a fresh context, shaders compiled and all; and of the rest of a start. */
+async function startTimes(): Promise<{ check: number; tune: number; recalled: number; rows: number[]; remembered: boolean }> {
+  const remembered = rememberedHere();
+  const options = { remembered, now: () => performance.now(), pause: async () => undefined };
+  const timed = async (action: () => unknown) => {
+    const began = performance.now();
+    await action();
+    return performance.now() - began;
+  };
+  const webgl = new WebglBackend(new WebglContext(() => undefined));
+  const check = await timed(() => selfCheck(webgl, new ReferenceBackend()));
+  const measured = await timed(() => tune(webgl, options));
+  const bytes = webgl.bytes;
+  const next = new WebglBackend(new WebglContext(() => undefined));
+  const recalled = await timed(() => tune(next, options));
+  const same = JSON.stringify(next.tilings) === JSON.stringify(webgl.tilings);
+  return { check, tune: measured, recalled, rows: webgl.tilings.map(({ rows }) => rows), remembered: same && bytes === 0 };
+}
+
+Object.assign(globalThis, { refusalWhere, startTimes, compareKernels, sameBits, uploadsOf, balance });
