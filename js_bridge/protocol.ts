@@ -833,7 +833,7 @@ export type Answer =
  *   │   ├── UnknownCache           a cache that was never made, or is released; `cache`
  *   │   ├── CacheMismatch          a cache of another model, batch or length, or one in use; `cache`
  *   │   └── PassCancelled
- *   ├── ContextLost                the graphics context went away: load the model again
+ *   ├── ContextLost                the graphics context went away: where `retriable`, run the pass again
  *   ├── EngineRestarted            the worker died, and what was asked of it with it: load the model again
  *   ├── BadMessage                 a message that does not follow this file
  *   └── EngineDefect               an error of the engine itself; `stack`
