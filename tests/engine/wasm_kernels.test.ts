@@ -237,7 +237,16 @@ describe("rows", () => {
     });
   }
 
+  test("a NaN makes its row of a softmax NaN, and no other", () => {
+    const numbers = noise(3 * 9, 4);
+    numbers[9 + 4] = NaN;
+    agrees("softmax", (backend, keep) => backend.softmax(keep(backend.upload(numbers, [1, 1, 3, 9])), null));
+  });
+
   test("reductions over each axis", () => {
+    const numbers = noise(4 * 11, 3).map((x, i) => (i === 0 || i === 15 ? NaN : i > 30 ? 0.5 : x));
+    for (const operation of ["max", "min", "argmax"] as const)
+      agrees(operation, (b, keep) => b.reduce(operation, keep(b.upload(numbers, [4, 11])), 1), 0);
     for (const operation of ["sum", "mean", "max", "min", "argmax"] as const) {
       for (const shape of [[5], [3, 7], [2, 5, 9], [4, 1, 6], [3, 129, 2]]) {
         for (const axis of shape.keys()) {

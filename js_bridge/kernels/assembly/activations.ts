@@ -3,7 +3,7 @@
 // and written.
 // None of them subtracts nearly equal numbers: far to the left, too, a value keeps its digits.
 
-import { exponential } from "./lanes";
+import { exponential, multiplyAdd } from "./lanes";
 
 // The order is that of ACTIVATION_KINDS in ../wasm.ts.
 // @ts-ignore: decorator
@@ -52,15 +52,15 @@ function normal(x: v128, bell: v128): v128 {
   const one = f32x4.splat(1);
   const t = f32x4.div(one, f32x4.add(one, f32x4.mul(f32x4.splat(0.35355339059), f32x4.abs(x))));
   let p = f32x4.splat(0.00473071809490375);
-  p = f32x4.add(f32x4.mul(p, t), f32x4.splat(-0.05416619484923127));
-  p = f32x4.add(f32x4.mul(p, t), f32x4.splat(0.1974567471580851));
-  p = f32x4.add(f32x4.mul(p, t), f32x4.splat(-0.31313627434321856));
-  p = f32x4.add(f32x4.mul(p, t), f32x4.splat(0.19319566298795235));
-  p = f32x4.add(f32x4.mul(p, t), f32x4.splat(-0.04024785351413833));
-  p = f32x4.add(f32x4.mul(p, t), f32x4.splat(0.10986336117463474));
-  p = f32x4.add(f32x4.mul(p, t), f32x4.splat(0.11990480425967379));
-  p = f32x4.add(f32x4.mul(p, t), f32x4.splat(0.14136372279170012));
-  p = f32x4.add(f32x4.mul(p, t), f32x4.splat(0.14103529394786313));
+  p = multiplyAdd(p, t, f32x4.splat(-0.05416619484923127));
+  p = multiplyAdd(p, t, f32x4.splat(0.1974567471580851));
+  p = multiplyAdd(p, t, f32x4.splat(-0.31313627434321856));
+  p = multiplyAdd(p, t, f32x4.splat(0.19319566298795235));
+  p = multiplyAdd(p, t, f32x4.splat(-0.04024785351413833));
+  p = multiplyAdd(p, t, f32x4.splat(0.10986336117463474));
+  p = multiplyAdd(p, t, f32x4.splat(0.11990480425967379));
+  p = multiplyAdd(p, t, f32x4.splat(0.14136372279170012));
+  p = multiplyAdd(p, t, f32x4.splat(0.14103529394786313));
   const tail = f32x4.mul(f32x4.mul(p, t), bell);
   return v128.bitselect(tail, f32x4.sub(one, tail), f32x4.lt(x, f32x4.splat(0)));
 }

@@ -1,7 +1,7 @@
 // Operations number by number, for tensors of one shape and for rows that are repeated. Where units of work are groups
 // of four, what lies behind a storage's last number may be read and written: storages are rounded up.
 
-import { exponential, hyperbolicTangent, loadSome, storeSome } from "./lanes";
+import { hyperbolicTangent, loadSome, multiplyAdd, storeSome, wideExponential } from "./lanes";
 
 // The orders are those of BINARY_OPERATIONS and UNARY_OPERATIONS in ../wasm.ts.
 // @ts-ignore: decorator
@@ -113,15 +113,6 @@ export function binary(
   }
 }
 
-/** e^x over all of float32: beyond the range of `exponential`, the square of e^(x/2). */
-// @ts-ignore: decorator
-@inline
-function wideExponential(x: v128): v128 {
-  const root = exponential(f32x4.mul(x, f32x4.splat(0.5)));
-  const within = f32x4.lt(f32x4.abs(x), f32x4.splat(87));
-  return v128.bitselect(exponential(x), f32x4.mul(root, root), within);
-}
-
 /**
  * ln x, relative error below 2e-7: x = m · 2^e with √½ ≤ m < √2, ln m by a polynomial; numbers too small for an exponent
  * are multiplied by 2^24 first.
@@ -140,14 +131,14 @@ function logarithm(x: v128): v128 {
   const z = f32x4.sub(mantissa, f32x4.splat(1));
   const square = f32x4.mul(z, z);
   let p = f32x4.splat(7.0376836292e-2);
-  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(-1.151461031e-1));
-  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(1.167699874e-1));
-  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(-1.2420140846e-1));
-  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(1.4249322787e-1));
-  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(-1.6668057665e-1));
-  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(2.0000714765e-1));
-  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(-2.4999993993e-1));
-  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(3.3333331174e-1));
+  p = multiplyAdd(p, z, f32x4.splat(-1.151461031e-1));
+  p = multiplyAdd(p, z, f32x4.splat(1.167699874e-1));
+  p = multiplyAdd(p, z, f32x4.splat(-1.2420140846e-1));
+  p = multiplyAdd(p, z, f32x4.splat(1.4249322787e-1));
+  p = multiplyAdd(p, z, f32x4.splat(-1.6668057665e-1));
+  p = multiplyAdd(p, z, f32x4.splat(2.0000714765e-1));
+  p = multiplyAdd(p, z, f32x4.splat(-2.4999993993e-1));
+  p = multiplyAdd(p, z, f32x4.splat(3.3333331174e-1));
   let y = f32x4.mul(f32x4.mul(p, z), square);
   y = f32x4.add(y, f32x4.mul(e, f32x4.splat(-2.12194440e-4)));
   y = f32x4.sub(y, f32x4.mul(f32x4.splat(0.5), square));

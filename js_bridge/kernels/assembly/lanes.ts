@@ -1,6 +1,6 @@
 // Four float32 at a time: products, sums of rows, and the functions that the kernels share.
-// Only `multiplyAdd` may be fused, in the build for machines with relaxed SIMD; everything else gives the same numbers
-// on every machine.
+// Only `multiplyAdd` is fused, in the builds for machines with relaxed SIMD; the other builds give the same numbers on
+// every machine.
 
 /** a · b + c. */
 // @ts-ignore: decorator
@@ -39,28 +39,57 @@ export function maxOfLanes(a: v128): f32 {
   );
 }
 
-/**
- * e^x, relative error below 2e-7; exactly 0 below -87.3, where float32 loses its last bits; clamped above 88.3.
- * x = n ln 2 + r with |r| ≤ ln 2 / 2, ln 2 in two parts so that r is exact; e^r by a polynomial.
- * Source: Cephes, expf.
- */
+/** Added to a number of at most 22 bits, it leaves the nearest integer in the last bits of the sum. */
+// @ts-ignore: decorator
+@inline
+const INTEGRAL: f32 = 12582912;
+
+/** x log₂ e + INTEGRAL, for x between -104 and 89. */
+// @ts-ignore: decorator
+@inline
+function powerOf(x: v128): v128 {
+  return f32x4.add(f32x4.mul(x, f32x4.splat(1.44269504)), f32x4.splat(INTEGRAL));
+}
+
+/** e^r of x = n ln 2 + r, with |r| ≤ ln 2 / 2; ln 2 is in two parts so that r is exact. Source: Cephes, expf. */
+// @ts-ignore: decorator
+@inline
+function restOf(x: v128, power: v128): v128 {
+  const n = f32x4.sub(power, f32x4.splat(INTEGRAL));
+  let r = f32x4.sub(x, f32x4.mul(n, f32x4.splat(0.693359375)));
+  r = f32x4.add(r, f32x4.mul(n, f32x4.splat(2.1219444e-4)));
+  let p = f32x4.splat(1.98756915e-4);
+  p = multiplyAdd(p, r, f32x4.splat(1.3981999507e-3));
+  p = multiplyAdd(p, r, f32x4.splat(8.3334519073e-3));
+  p = multiplyAdd(p, r, f32x4.splat(4.1665795894e-2));
+  p = multiplyAdd(p, r, f32x4.splat(1.6666665459e-1));
+  p = multiplyAdd(p, r, f32x4.splat(5.0000001201e-1));
+  return f32x4.add(multiplyAdd(p, f32x4.mul(r, r), r), f32x4.splat(1));
+}
+
+/** e^x, relative error below 2e-7; exactly 0 below -87.3, where float32 loses its last bits; clamped above 88.3. */
 // @ts-ignore: decorator
 @inline
 export function exponential(x: v128): v128 {
   const tiny = f32x4.lt(x, f32x4.splat(-87.3));
-  const bounded = f32x4.min(f32x4.max(x, f32x4.splat(-87.3)), f32x4.splat(88.3));
-  const n = f32x4.nearest(f32x4.mul(bounded, f32x4.splat(1.44269504)));
-  let r = f32x4.sub(bounded, f32x4.mul(n, f32x4.splat(0.693359375)));
-  r = f32x4.add(r, f32x4.mul(n, f32x4.splat(2.1219444e-4)));
-  let p = f32x4.splat(1.98756915e-4);
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.3981999507e-3));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(8.3334519073e-3));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(4.1665795894e-2));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.6666665459e-1));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(5.0000001201e-1));
-  p = f32x4.add(f32x4.add(f32x4.mul(f32x4.mul(p, r), r), r), f32x4.splat(1));
-  const power = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23);
-  return v128.andnot(f32x4.mul(p, power), tiny);
+  // The order of the operands keeps NaN.
+  const bounded = f32x4.pmin(f32x4.pmax(x, f32x4.splat(-87.3)), f32x4.splat(88.3));
+  const n = powerOf(bounded);
+  const power = i32x4.shl(i32x4.add(n, i32x4.splat(127)), 23);
+  return v128.andnot(f32x4.mul(restOf(bounded, n), power), tiny);
+}
+
+/** e^x over all of float32, down to its smallest numbers and up to ∞: 2^n is multiplied in as two powers. */
+// @ts-ignore: decorator
+@inline
+export function wideExponential(x: v128): v128 {
+  const bounded = f32x4.pmin(f32x4.pmax(x, f32x4.splat(-104)), f32x4.splat(89));
+  const n = powerOf(bounded);
+  const whole = i32x4.sub(n, f32x4.splat(INTEGRAL));
+  const half = i32x4.shr_s(whole, 1);
+  const first = i32x4.shl(i32x4.add(half, i32x4.splat(127)), 23);
+  const second = i32x4.shl(i32x4.add(i32x4.sub(whole, half), i32x4.splat(127)), 23);
+  return f32x4.mul(f32x4.mul(restOf(bounded, n), first), second);
 }
 
 /**
@@ -75,10 +104,10 @@ export function hyperbolicTangent(x: v128): v128 {
   const far = f32x4.sub(one, f32x4.div(two, f32x4.add(exponential(f32x4.mul(two, x)), one)));
   const z = f32x4.mul(x, x);
   let p = f32x4.splat(-5.70498872745e-3);
-  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(2.06390887954e-2));
-  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(-5.37397155531e-2));
-  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(1.33314422036e-1));
-  p = f32x4.add(f32x4.mul(p, z), f32x4.splat(-3.33332819422e-1));
+  p = multiplyAdd(p, z, f32x4.splat(2.06390887954e-2));
+  p = multiplyAdd(p, z, f32x4.splat(-5.37397155531e-2));
+  p = multiplyAdd(p, z, f32x4.splat(1.33314422036e-1));
+  p = multiplyAdd(p, z, f32x4.splat(-3.33332819422e-1));
   const near = f32x4.add(f32x4.mul(f32x4.mul(p, z), x), x);
   return v128.bitselect(near, far, f32x4.lt(f32x4.abs(x), f32x4.splat(0.625)));
 }

@@ -1,14 +1,9 @@
 // Products with a weight in panels of int8 codes, [ceil(N/8)][K][8], and one scale per column, applied to the sum.
-// Codes are exact in float32, so a few rows convert them on the way and many rows read a panel widened once: the same
+// Codes are exact in float32, so one row converts them on the way and several rows read a panel widened once: the same
 // sums in the same order, hence the same bits.
 
 import { multiplyAdd, storeSome } from "./lanes";
 import { productOfPanel } from "./product";
-
-/** Rows up to which a panel is converted anew for each. */
-// @ts-ignore: decorator
-@inline
-const FEW = 2;
 
 /** x [rows K] · (codes · scales) + bias → y [rows N]; scratch holds K · 8 numbers. */
 export function productInt8(
@@ -28,24 +23,11 @@ export function productInt8(
   if (rows === 1) {
     let p = from;
     for (; p + 4 <= to; p += 4) fourPanels(x, codes + <usize>p * step, step, y + (<usize>p << 5), K, N - (p << 3));
-    for (; p < to; p++) convertedRow(x, codes + <usize>p * step, y + (<usize>p << 5), K, N - (p << 3));
+    for (; p < to; p++) onePanel(x, codes + <usize>p * step, y + (<usize>p << 5), K, N - (p << 3));
   } else {
     for (let p = from; p < to; p++) {
-      const panel = codes + <usize>p * step;
-      if (rows <= FEW) {
-        for (let row = 0; row < rows; row++) {
-          convertedRow(
-            x + ((<usize>row * <usize>K) << 2),
-            panel,
-            y + ((<usize>row * <usize>N) << 2) + (<usize>p << 5),
-            K,
-            N - (p << 3),
-          );
-        }
-      } else {
-        widen(panel, scratch, K);
-        productOfPanel(x, scratch, y, rows, K, N, p);
-      }
+      widen(codes + <usize>p * step, scratch, K);
+      productOfPanel(x, scratch, y, rows, K, N, p);
     }
   }
   for (let row = 0; row < rows; row++) {
@@ -90,7 +72,7 @@ export function widen(codes: usize, to: usize, count: i32): void {
   }
 }
 
-function convertedRow(x: usize, panel: usize, y: usize, K: i32, columns: i32): void {
+function onePanel(x: usize, panel: usize, y: usize, K: i32, columns: i32): void {
   let a0 = f32x4.splat(0),
     a1 = a0;
   for (let k = 0; k < K; k++) {

@@ -15,7 +15,7 @@ const ROWS = 4;
 
 /**
  * y [rows N] · weightᵀ → x [rows K], inputs of blocks `from` … `to`. Without scales the panels are float32, else int8.
- * Scratch holds (ROWS · 4 + 8) · BLOCK numbers.
+ * Scratch holds (ROWS · 4 + 16) · BLOCK numbers.
  */
 export function productTransposed(
   y: usize,
@@ -38,23 +38,28 @@ export function productTransposed(
     for (let row = 0; row < rows; row += ROWS) {
       const height = min(ROWS, rows - row);
       memory.fill(sums, 0, ROWS * BLOCK * 16);
-      for (let p = 0; p < count; p++) {
+      for (let p = 0; p < count; p += 2) {
+        const isPair = p + 1 < count;
         const place = <usize>p * <usize>K + <usize>first;
         let panel = panels + (place << 5);
+        let next = panel + (<usize>K << 5);
         if (scales !== 0) {
           widen(panels + (place << 3), wide, inputs);
+          if (isPair) widen(panels + ((place + <usize>K) << 3), wide + BLOCK * 32, inputs);
           panel = wide;
+          next = wide + BLOCK * 32;
         }
-        const left = N - (p << 3);
         for (let r = 0; r < height; r++) {
-          const at = y + ((<usize>(row + r) * <usize>N + (<usize>p << 3)) << 2);
-          let low = loadSome(at, left);
-          let high = loadSome(at + 16, left - 4);
-          if (scales !== 0) {
-            low = f32x4.mul(low, v128.load(scales + (<usize>p << 5)));
-            high = f32x4.mul(high, v128.load(scales + (<usize>p << 5), 16));
+          const from = y + ((<usize>(row + r) * <usize>N) << 2);
+          const n = p << 3;
+          const own = sums + <usize>r * (BLOCK * 16);
+          const a = scaled(from, scales, n, N);
+          const b = scaled(from, scales, n + 4, N);
+          if (isPair) {
+            accumulateTwo(panel, next, a, b, scaled(from, scales, n + 8, N), scaled(from, scales, n + 12, N), own, inputs);
+          } else {
+            accumulate(panel, a, b, own, inputs);
           }
-          accumulate(panel, low, high, sums + <usize>r * (BLOCK * 16), inputs);
         }
       }
       for (let r = 0; r < height; r++) {
@@ -64,6 +69,37 @@ export function productTransposed(
         }
       }
     }
+  }
+}
+
+/** Numbers n … n + 3 of a row of N, each times its scale. */
+// @ts-ignore: decorator
+@inline
+function scaled(row: usize, scales: usize, n: i32, N: i32): v128 {
+  const at = (<usize>n) << 2;
+  const numbers = loadSome(row + at, N - n);
+  return scales === 0 ? numbers : f32x4.mul(numbers, v128.load(scales + at));
+}
+
+/** `accumulate` for one panel and then the next. */
+// @ts-ignore: decorator
+@inline
+function accumulateTwo(
+  panel: usize,
+  next: usize,
+  a: v128,
+  b: v128,
+  c: v128,
+  d: v128,
+  sums: usize,
+  inputs: i32,
+): void {
+  for (let i = 0; i < inputs; i++) {
+    const at = sums + (<usize>i << 4);
+    const w = panel + (<usize>i << 5);
+    const v = next + (<usize>i << 5);
+    const sum = multiplyAdd(v128.load(w, 16), b, multiplyAdd(v128.load(w), a, v128.load(at)));
+    v128.store(at, multiplyAdd(v128.load(v, 16), d, multiplyAdd(v128.load(v), c, sum)));
   }
 }
 

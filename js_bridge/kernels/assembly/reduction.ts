@@ -17,8 +17,11 @@ export function reduce(operation: i32, x: usize, y: usize, extent: i32, inner: i
     const a = x + ((<usize>outer * <usize>extent * <usize>inner) << 2);
     const b = y + ((<usize>outer * <usize>inner) << 2);
     if (operation > MEAN) {
-      for (let i: usize = 0; i < <usize>inner; i++) {
-        store<f32>(b + (i << 2), best(operation, a + (i << 2), extent, (<usize>inner) << 2));
+      if (inner === 1) store<f32>(b, bestAlong(operation, a, extent));
+      else {
+        for (let i: usize = 0; i < <usize>inner; i++) {
+          store<f32>(b + (i << 2), best(operation, a + (i << 2), extent, (<usize>inner) << 2));
+        }
       }
     } else {
       const divisor: f64 = operation === MEAN ? <f64>extent : 1;
@@ -40,6 +43,29 @@ function best(operation: i32, x: usize, extent: i32, step: usize): f32 {
     }
   }
   return operation === ARGMAX ? <f32>place : found;
+}
+
+/** `best` of numbers side by side: pmax keeps its first operand unless the second is greater, as the comparison does. */
+function bestAlong(operation: i32, x: usize, extent: i32): f32 {
+  let most = v128.load32_splat(x);
+  const whole = extent & ~3;
+  for (let i = 0; i < whole; i += 4) {
+    const v = v128.load(x + ((<usize>i) << 2));
+    most = operation === MIN ? f32x4.pmin(most, v) : f32x4.pmax(most, v);
+  }
+  let found = f32x4.extract_lane(most, 0);
+  for (let lane = 1; lane < 4; lane++) {
+    most = v128.shuffle<f32>(most, most, 1, 2, 3, 0);
+    const next = f32x4.extract_lane(most, 0);
+    if (operation === MIN ? next < found : next > found) found = next;
+  }
+  for (let i = whole; i < extent; i++) {
+    const next = load<f32>(x + ((<usize>i) << 2));
+    if (operation === MIN ? next < found : next > found) found = next;
+  }
+  if (operation !== ARGMAX) return found;
+  for (let i = 0; i < extent; i++) if (load<f32>(x + ((<usize>i) << 2)) === found) return <f32>i;
+  return 0; // a NaN at the start
 }
 
 function sumAlong(x: usize, extent: i32): f64 {

@@ -39,13 +39,12 @@ function normalized(x: v128, mean: v128, scale: v128): v128 {
   return f32x4.div(f32x4.sub(x, mean), scale);
 }
 
-/** Four numbers of a row from column `i` on; weight and bias may be 0, for none. */
+/** x · weight + bias; either address may be 0, for none. Vectors of parameters are rounded up, so all four are read. */
 // @ts-ignore: decorator
 @inline
-function transformed(x: v128, weight: usize, bias: usize, i: i32, left: i32): v128 {
-  const at = (<usize>i) << 2;
-  if (weight !== 0) x = f32x4.mul(x, loadSome(weight + at, left));
-  if (bias !== 0) x = f32x4.add(x, loadSome(bias + at, left));
+function transformed(x: v128, weight: usize, bias: usize, at: usize): v128 {
+  if (weight !== 0) x = f32x4.mul(x, v128.load(weight + at));
+  if (bias !== 0) x = f32x4.add(x, v128.load(bias + at));
   return x;
 }
 
@@ -72,10 +71,10 @@ export function normalize(x: usize, scale: usize, y: usize, width: i32, centred:
     const b = placeOf(y, row, width);
     const mean = f32x4.splat(centred ? meanOf(a, width) : 0);
     const divisor = v128.load32_splat(scale + ((<usize>row) << 2));
-    for (let i = 0; i < width; i += 4) {
-      const at = (<usize>i) << 2;
-      storeSome(b + at, normalized(loadSome(a + at, width - i), mean, divisor), width - i);
-    }
+    const whole = (<usize>(width & ~3)) << 2;
+    const rest = width & 3;
+    for (let at: usize = 0; at < whole; at += 16) v128.store(b + at, normalized(v128.load(a + at), mean, divisor));
+    if (rest > 0) storeSome(b + whole, normalized(loadSome(a + whole, rest), mean, divisor), rest);
   }
 }
 
@@ -84,10 +83,12 @@ export function affine(x: usize, weight: usize, bias: usize, y: usize, width: i3
   for (let row = from; row < to; row++) {
     const a = placeOf(x, row, width);
     const b = placeOf(y, row, width);
-    for (let i = 0; i < width; i += 4) {
-      const at = (<usize>i) << 2;
-      storeSome(b + at, transformed(loadSome(a + at, width - i), weight, bias, i, width - i), width - i);
+    const whole = (<usize>(width & ~3)) << 2;
+    const rest = width & 3;
+    for (let at: usize = 0; at < whole; at += 16) {
+      v128.store(b + at, transformed(v128.load(a + at), weight, bias, at));
     }
+    if (rest > 0) storeSome(b + whole, transformed(loadSome(a + whole, rest), weight, bias, whole), rest);
   }
 }
 
@@ -109,10 +110,14 @@ export function norm(
     const mean: f32 = centred ? meanOf(a, width) : 0;
     const centre = f32x4.splat(mean);
     const divisor = f32x4.splat(scaleOf(a, mean, width, epsilon));
-    for (let i = 0; i < width; i += 4) {
-      const at = (<usize>i) << 2;
-      const x4 = normalized(loadSome(a + at, width - i), centre, divisor);
-      storeSome(b + at, transformed(x4, weight, bias, i, width - i), width - i);
+    const whole = (<usize>(width & ~3)) << 2;
+    const rest = width & 3;
+    for (let at: usize = 0; at < whole; at += 16) {
+      v128.store(b + at, transformed(normalized(v128.load(a + at), centre, divisor), weight, bias, at));
+    }
+    if (rest > 0) {
+      const x4 = normalized(loadSome(a + whole, rest), centre, divisor);
+      storeSome(b + whole, transformed(x4, weight, bias, whole), rest);
     }
   }
 }
@@ -159,9 +164,13 @@ export function softmax(
     }
     if (sinks !== 0) sum += f32x4.extract_lane(exponential(f32x4.splat(sink - greatest)), 0);
     const divisor = f32x4.splat(sum);
-    for (let i = 0; i < width; i += 4) {
+    for (let i = 0; i < whole; i += 4) {
       const at = b + ((<usize>i) << 2);
-      storeSome(at, f32x4.div(loadSome(at, width - i), divisor), width - i);
+      v128.store(at, f32x4.div(v128.load(at), divisor));
+    }
+    if (whole < width) {
+      const at = b + ((<usize>whole) << 2);
+      storeSome(at, f32x4.div(loadSome(at, width - whole), divisor), width - whole);
     }
   }
 }
