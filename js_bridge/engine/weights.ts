@@ -54,7 +54,8 @@ export class WeightLoader implements Weights {
       }
       for (const [name, part] of cut(numbers, plan, namesOf(plan, expert))) {
         change(name, part, part.length);
-        this.#waiting.set(name, part);
+        // Folding may have come first: a file holds its tensors in any order.
+        this.addTo(name, part);
       }
     }
   }
