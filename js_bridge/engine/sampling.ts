@@ -129,15 +129,11 @@ function thresholdOf(masses: Float64Array, wanted: number): { threshold: number;
   return { threshold: masses[from], above };
 }
 
-/** The k-th largest number; NaN counts as the least. */
+/**
+ * The k-th largest number; NaN counts as the least. A heap holds the k largest, the least of them on top: most numbers
+ * of a vocabulary fail against it at once.
+ */
 function kthLargest(numbers: Float32Array, k: number): number {
-  // A heap of the k largest, the least of them on top: most numbers of a vocabulary fail against it at once.
-  if (k <= 256) return leastOfHeap(numbers, k);
-  const sorted = Float32Array.from(numbers, (x) => (Number.isNaN(x) ? -Infinity : x)).sort();
-  return sorted[sorted.length - k];
-}
-
-function leastOfHeap(numbers: Float32Array, k: number): number {
   const heap = new Float32Array(k).fill(-Infinity);
   for (const x of numbers) {
     if (!(x > heap[0])) continue;
@@ -182,11 +178,11 @@ function indexOfLargest(logits: Float32Array): number {
   );
 }
 
-/** log Σ exp, of numbers of which `largest` is the largest. */
+/** log Σ exp, of numbers of which `largest` is the largest. What is e⁻⁴⁰ of it adds nothing, a million times over. */
 function logOfSum(logits: Float32Array, largest: number): number {
   if (!Number.isFinite(largest)) return largest;
   let sum = 0;
-  for (const x of logits) if (!Number.isNaN(x)) sum += Math.exp(x - largest);
+  for (const x of logits) if (x - largest > -40) sum += Math.exp(x - largest);
   return largest + Math.log(sum);
 }
 

@@ -29,6 +29,16 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoin
 
 
 @pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A random checkpoint of every family and setting, of tests/architectures."""
+    from checkpoints import RECIPES
+    from checkpoints import make_checkpoint as make
+
+    base = tmp_path_factory.mktemp("families")
+    return {name: make(base / name, name) for name in RECIPES}
+
+
+@pytest.fixture(scope="session")
 def run_in_node() -> Runner:
     def run(jobs: list[dict[str, Any]], *arguments: str) -> list[dict[str, Any]]:
         done = subprocess.run(

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_checkpoints import Checkpoint, pack, unpack
+from engine_checkpoints import Checkpoint
 from engine_oracle import TOLERANCE, bridge_of, cache_of
 from engine_places import PLACES, run
+from engine_script import Script
 
 HOOKS = [
     "blocks.0.attn.hook_k",
@@ -18,57 +19,6 @@ HOOKS = [
     "blocks.1.hook_resid_post",
     "unembed.hook_out",
 ]
-
-
-class Script:
-    """Messages of a job; each forward's results are read back by `results`."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, Any]] = []
-        self.names: list[dict[str, int]] = []
-        self.next = 1
-
-    def create(self, numbers: np.ndarray) -> int:
-        tensor, self.next = self.next, self.next + 1
-        self.steps.append(
-            {
-                "message": {"kind": "create", "tensor": tensor, "shape": list(numbers.shape)},
-                "attachments": [pack(numbers)],
-            }
-        )
-        return tensor
-
-    def post(self, **message: Any) -> None:
-        self.steps.append({"message": message})
-
-    def forward(self, capture: list[str | dict[str, Any]], **more: Any) -> None:
-        message = {"kind": "forward", "pass": len(self.steps) + 1, "model": None, **more}
-        captures = [{"name": each} if isinstance(each, str) else each for each in capture]
-        names = {}
-        for each in captures:
-            names[each["name"]] = self.next
-            each["tensor"] = self.next
-            self.next += 1
-        for result in ("logits", "residual"):
-            if message.get(result):
-                names[result] = message[result] = self.next
-                self.next += 1
-        self.post(**message, capture=captures)
-        self.names.append(names)
-        for tensor in names.values():
-            self.post(kind="read", tensor=tensor)
-
-    def results(self, result: dict[str, Any]) -> list[dict[str, np.ndarray]]:
-        assert "error" not in result, result["error"]
-        answers = result["script"]
-        errors = [answer for answer in answers if answer is not None and "error" in answer]
-        assert errors == []
-        numbers = {
-            answer["message"]["tensor"]: unpack({**answer["attachments"][0], "shape": answer["message"]["shape"]})
-            for answer in answers
-            if answer is not None and answer["message"]["kind"] == "numbers"
-        }
-        return [{name: numbers[tensor] for name, tensor in names.items()} for names in self.names]
 
 
 def whole(checkpoint: Checkpoint, tokens: list[list[int]], bridge: Any) -> dict[str, np.ndarray]:
@@ -105,10 +55,10 @@ def test_passes_over_some_layers_and_positions_are_parts_of_the_whole(where, bac
     stream = script.create(theirs["blocks.1.hook_resid_pre"])
     script.forward(HOOKS[1:], start={"layer": 1, "tensor": stream}, logits=True)
     script.forward([], tokens=tokens, stop=1, residual=True)
-    script.post(kind="createCache", cache=1, model=None)
-    script.forward([], tokens=[row[:cut] for row in tokens], cache=1)
+    cache = script.cache()
+    script.forward([], tokens=[row[:cut] for row in tokens], cache=cache)
     for keep in (cut, cut, 3):
-        script.forward(HOOKS, tokens=[row[keep:] for row in tokens], cache=1, keep=keep, logits=True)
+        script.forward(HOOKS, tokens=[row[keep:] for row in tokens], cache=cache, keep=keep, logits=True)
     script.forward([{"name": "blocks.1.hook_resid_post", "positions": [-1, 4]}], tokens=tokens)
     script.forward([], tokens=tokens, logits=True, logitPositions=[2, -1])
     [result] = run(where, backend, [{"bundle": checkpoint.folder, "passes": [], "script": script.steps}], request)
