@@ -10,19 +10,21 @@ const earlyId = 0;
 export class EarlyLoad {
   readonly request: HostMessage;
   #imageId: unknown = null;
+  #progress: HostMessage | null = null;
   #answer: HostMessage | null = null;
 
   constructor(bundle: string) {
     this.request = { kind: "load", id: earlyId, bundle, backend: "auto" };
   }
 
-  /** Whether the image's message asks for what is on its way; if the answer is there already it is delivered at once. */
+  /** Whether the image's message asks for what is on its way; what came so far is delivered at once. */
   takeOver(message: HostMessage, deliver: (answer: HostMessage) => void): boolean {
     const asked = { ...this.request, id: message["id"] };
     const keys = new Set([...Object.keys(asked), ...Object.keys(message)]);
     const isSame = [...keys].every((key) => message[key] === asked[key as keyof typeof asked]);
     if (!isSame || this.#imageId !== null) return false;
     this.#imageId = message["id"];
+    if (this.#progress) deliver({ ...this.#progress, id: this.#imageId });
     if (this.#answer) deliver({ ...this.#answer, id: this.#imageId });
     return true;
   }
@@ -37,7 +39,8 @@ export class EarlyLoad {
   readdress(message: HostMessage): HostMessage | null {
     if (message["id"] !== earlyId) return message;
     if (this.#imageId !== null) return { ...message, id: this.#imageId };
-    if (message.kind !== "progress") this.#answer = message;
+    if (message.kind === "progress") this.#progress = message;
+    else this.#answer = message;
     return null;
   }
 }
