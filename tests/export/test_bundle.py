@@ -132,6 +132,26 @@ def test_license_comes_from_the_model_card(make_checkpoint, tmp_path):
     assert manifest.read_manifest(tmp_path / "bundle")["license"] == "mit"
 
 
+def test_folder_of_a_hub_cache_tells_repository_and_commit(make_checkpoint, tmp_path):
+    """There the folder's own name is the commit, and its files are links to blobs."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "hub" / "models--some-one--tiny-gpt2" / "snapshots" / commit
+    cached.mkdir(parents=True)
+    for path in make_checkpoint().iterdir():
+        (cached / path.name).symlink_to(path)
+    made = export_bundle(cached, tmp_path / "bundle", with_reference=False)
+    described = manifest.read_manifest(made.folder)
+    assert (described["source"], described["revision"]) == ("some-one/tiny-gpt2", commit)
+    assert described["id"] == made.id == "tiny-gpt2"
+
+
+def test_commit_that_the_configuration_notes_is_recorded(make_checkpoint, tmp_path):
+    made = export_bundle(make_checkpoint(_commit_hash="abc123"), tmp_path / "bundle", with_reference=False)
+    assert manifest.read_manifest(made.folder)["revision"] == "abc123"
+    made = export_bundle(make_checkpoint("plain"), tmp_path / "plain_bundle", with_reference=False)
+    assert manifest.read_manifest(made.folder)["revision"] is None
+
+
 def test_same_checkpoint_gives_the_same_bytes(make_checkpoint, tmp_path):
     checkpoint = make_checkpoint()
     one, other = (export_bundle(checkpoint, tmp_path / name).folder for name in ("one", "other"))
@@ -236,6 +256,10 @@ REFUSED = {
     "unknown activation": ({"activation_function": "swish"}, r"activation_function 'swish'.* gelu, gelu_new"),
     "heads that do not divide": ({"n_head": 5}, r"width 24 and 5 heads"),
     "no layers": ({"n_layer": 0}, r"n_layer 0; it must be a whole number"),
+    "other quantisation": (
+        {"quantization_config": {"quant_method": "gptq"}},
+        r"quantization_config\.quant_method 'gptq', and weights can be read plain or as 'mxfp4'",
+    ),
     "infinite weight": ({"edit": set_one("transformer.wpe.weight", np.inf)}, r"transformer\.wpe\.weight .* not finite"),
 }
 

@@ -22,7 +22,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a checkpoint folder ► a bundle",
         description="A Hugging Face folder becomes a bundle: the same weights in chunks, a graph with every hook "
         "point, reference activations. A float bundle opens in transformers, TransformerLens and ONNX Runtime; one of "
-        "int8 codes only here and in ONNX Runtime.",
+        "int8 codes only here and in ONNX Runtime (transformers would take the codes for weights, without a word).",
     )
     export.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     export.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE")

@@ -74,7 +74,7 @@ class Architecture:
         value = _field(self.config, entry["config"])
         if value is None and "or" in entry:
             value = _field(self.config, entry["or"])
-        if value is None:
+        if value is None and not (entry.get("nullable") and _is_there(self.config, entry["config"])):
             value = entry.get("default")
         names = entry.get("names")
         if names is None or value is None:
@@ -203,6 +203,13 @@ def _field(config: Mapping[str, Any], path: str) -> Any:
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
+
+
+def _is_there(config: Mapping[str, Any], path: str) -> bool:
+    """Whether a field is there, be it null."""
+    *outer, last = path.split(".")
+    inner = _field(config, ".".join(outer)) if outer else config
+    return isinstance(inner, Mapping) and last in inner
 
 
 def _hook_point(entry: Mapping[str, Any], name: str) -> HookPoint:

@@ -1,9 +1,9 @@
 """export_bundle: a checkpoint folder becomes a bundle folder, which is whole or not there.
 
 A float bundle is still a Hugging Face folder: the same names, the same layouts, so that AutoModelForCausalLM and
-TransformerLens open it too; one of int8 codes they can't. Processed weights open there as well, without the biases
-that processing gave to layers which have none (see processing.py). Beside that it has model.onnx over the same weight
-files, reference.safetensors, and bundle.json.
+TransformerLens open it too. One of int8 codes is not for them: they don't refuse it, and take the codes for weights.
+Processed weights open there as well, without the biases that processing gave to layers which have none (see
+processing.py). Beside that a bundle has model.onnx over the same weight files, reference.safetensors, and bundle.json.
 """
 
 from __future__ import annotations

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from neuroscope.errors import MissingProgramError
+from neuroscope.errors import CheckpointError, MissingProgramError
 from neuroscope.export.architecture import Architecture
 from neuroscope.export.checkpoint import open_checkpoint
 from neuroscope.export.decoder import decoder_of
+from neuroscope.export.int8 import Int8Tensor
 from neuroscope.export.tensor_file import Floats
 
 if TYPE_CHECKING:
@@ -81,6 +82,12 @@ _WRONG_IN_LENS = {"gpt_neo": "hook_attn_scores", "opt": "hook_attn_scores"}
 
 def _load(folder: Path) -> Any:
     """The model, with the biases that processing gave to layers which have none in transformers' own class."""
+    checkpoint = open_checkpoint(folder)
+    if any(isinstance(tensor, Int8Tensor) for tensor in checkpoint.tensors.values()):
+        raise CheckpointError(
+            f"{folder} has its weights as int8 codes, which transformers would take for the weights themselves; widen "
+            "them first."
+        )
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
     from transformers import AutoModelForCausalLM
@@ -89,7 +96,6 @@ def _load(folder: Path) -> Any:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-    checkpoint = open_checkpoint(folder)
     for name, rule in checkpoint.rules.items():
         if rule.appears:
             numbers = torch.from_numpy(checkpoint.tensors[name].rows(0, 1)[0])
