@@ -34,16 +34,16 @@ precision highp usampler2D;
 precision highp sampler2DArray;
 `;
 
-/** NAME_layout: the fold's shift, texels of a row, columns. */
+/** NAME_layout: the fold's shift, texels of a row, columns, the fold's width less one. NAME_line counts texels. */
 export function inputOf(name: string): string {
   return `uniform sampler2D ${name}_texture;
-uniform ivec3 ${name}_layout;
+uniform ivec4 ${name}_layout;
 #define ${name}_texels ${name}_layout.y
 #define ${name}_columns ${name}_layout.z
-vec4 ${name}(int row, int texel) {
-  int index = row * ${name}_texels + texel;
-  return texelFetch(${name}_texture, ivec2(index & ((1 << ${name}_layout.x) - 1), index >> ${name}_layout.x), 0);
+vec4 ${name}_line(int index) {
+  return texelFetch(${name}_texture, ivec2(index & ${name}_layout.w, index >> ${name}_layout.x), 0);
 }
+vec4 ${name}(int row, int texel) { return ${name}_line(row * ${name}_texels + texel); }
 float ${name}_at(int element) {
   int row = element / ${name}_columns;
   int column = element - row * ${name}_columns;
@@ -62,7 +62,7 @@ export function sourceOf(kernel: Kernel): string {
   const known = sources.get(kernel);
   if (known !== undefined) return known;
   const source = `${PRECISION}
-uniform ivec3 out_layout;
+uniform ivec4 out_layout;
 #define out_texels out_layout.y
 #define out_columns out_layout.z
 ${kernel.inputs.map(inputOf).join("")}

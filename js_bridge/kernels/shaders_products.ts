@@ -54,7 +54,7 @@ function straight({ rows, texels }: Tiling, packing: Packing): string {
     int count = min(W_fold.x, depth - first);
     for (int k = 0; k < count; k += ${step}) {
       int at = ${texel};
-      ${each(rows, (row) => `vec4 x${row} = X(row${row}, at);`)}
+      ${each(rows, (row) => `vec4 x${row} = X_line(line${row} + at);`)}
       ${each(
         texels,
         (t) => `{
@@ -82,7 +82,7 @@ function transposed({ rows, texels }: Tiling, packing: Packing): string {
     for (int i = 0; i < count; i++) {
       int at = firstBlock + first + i;
       ${packing === "int8" ? "vec4 scale = S(0, at);" : ""}
-      ${each(rows, (row) => `vec4 x${row} = X(row${row}, at)${packing === "int8" ? " * scale" : ""};`)}
+      ${each(rows, (row) => `vec4 x${row} = X_line(line${row} + at)${packing === "int8" ? " * scale" : ""};`)}
       ${each(
         texels,
         (t) => `{
@@ -97,7 +97,10 @@ function transposed({ rows, texels }: Tiling, packing: Packing): string {
 const each = (count: number, make: (index: number) => string) => COUNT.slice(0, count).map(make).join(" ");
 const tiles = (rows: number, texels: number, make: (row: number, texel: number) => string) =>
   each(rows, (row) => each(texels, (texel) => make(row, texel)));
-const declared = (rows: number, texels: number) => tiles(rows, texels, (row, t) => `vec4 sum${row}${t} = vec4(0.0);`);
+/** Not every compiler takes a row's place out of the loop by itself. */
+const declared = (rows: number, texels: number) =>
+  `${each(rows, (row) => `int line${row} = row${row} * X_texels;`)}
+  ${tiles(rows, texels, (row, t) => `vec4 sum${row}${t} = vec4(0.0);`)}`;
 const sumsOf = { straight, transposed };
 
 const inputsOf = (packing: Packing) => (packing === "int8" ? ["X", "S"] : ["X"]);

@@ -288,7 +288,6 @@ export class WebglContext {
       if (type === gl.FLOAT) gl.uniform1f(location, value);
       else gl.uniform1i(location, value);
     } else if (type === gl.INT_VEC4) gl.uniform4iv(location, value as number[]);
-    else if (type === gl.INT_VEC3) gl.uniform3iv(location, value as number[]);
     else gl.uniform1iv(location, value as number[]);
   }
 

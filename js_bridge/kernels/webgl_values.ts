@@ -119,9 +119,10 @@ export function texelsIn(shape: Shape): number {
 }
 
 /** NAME_layout of the shaders. */
-export function layoutOf(value: Value): [number, number, number] {
+export function layoutOf(value: Value): [number, number, number, number] {
   const columns = lastOf(value.shape);
-  return [storageOf(value).texture.shift, texelsOf(columns), columns];
+  const { shift, width } = storageOf(value).texture;
+  return [shift, texelsOf(columns), columns, width - 1];
 }
 
 function rowsOf({ width }: Texture, texels: number): number {
