@@ -12,6 +12,7 @@ export interface FieldRule {
   readonly or?: string;
   readonly default?: unknown;
   readonly names?: Record<string, unknown>;
+  readonly nullable?: true;
 }
 
 export type ExtentRule =
@@ -35,15 +36,24 @@ export class ConfigReader {
 
   /** What a field holds; null where it is missing. */
   field(path: string): unknown {
+    return this.#at(path) ?? null;
+  }
+
+  #isThere(path: string): boolean {
+    return this.#at(path) !== undefined;
+  }
+
+  #at(path: string): unknown {
     let value: unknown = this.#config;
     for (const part of path.split(".")) value = isObject(value) ? value[part] : undefined;
-    return value ?? null;
+    return value;
   }
 
   /** A constant as it is, or what the field says. Fails: BundleRefused for a missing field, or a name without translation. */
   value(rule: unknown): unknown {
     if (!isField(rule)) return rule;
     const given = this.#given(rule);
+    if (given === null && rule.nullable === true && this.#isThere(rule.config)) return null;
     if (given === null && rule.default === undefined)
       throw refusal(`${rule.config} is missing; complete the file from the checkpoint's origin`);
     const value = given ?? rule.default;

@@ -9,7 +9,7 @@ import type { Backend } from "./backend.ts";
 import { EngineError } from "./errors.ts";
 import { elementsOf, sameShape, showShape } from "./shape.ts";
 import { releaseWeights, WeightLoader, type Weights } from "./weights.ts";
-import { WeightProcessing } from "./weights_processing.ts";
+import { WeightProcessing, wordsOf } from "./weights_processing.ts";
 import { isByOutputs, openCodes, openNumbers, openPacked, openTensor, type StoredTensor } from "./weights_source.ts";
 
 const DTYPES = { F32: "float32", F16: "float16", BF16: "bfloat16", I8: "int8", MXFP4: "mxfp4" } as const;
@@ -24,7 +24,7 @@ export interface LoadedWeights {
   readonly weights: Weights;
   readonly bytes: number;
   readonly dtype: string;
-  /** What was done to them, in words. */
+  /** What was done to them, before they came and now, in words; "raw" where nothing was. */
   readonly changes: string;
 }
 
@@ -97,7 +97,9 @@ class WeightLoad {
       throw error;
     }
     const dtype = [...this.#dtypes].join("+");
-    return { weights: loader, bytes: loader.bytes, dtype, changes: this.#processing.words };
+    const before = wordsOf(this.#bundle.manifest?.processing);
+    const words = [...before, ...this.#processing.words.filter((each) => !before.includes(each))];
+    return { weights: loader, bytes: loader.bytes, dtype, changes: words.length === 0 ? "raw" : words.join(", ") };
   }
 
   async #add(placed: Placed): Promise<void> {

@@ -9,6 +9,19 @@ import type { Processing } from "../protocol.ts";
 import { EngineError } from "./errors.ts";
 import type { WeightLoader } from "./weights.ts";
 
+const WORDS = {
+  foldNorms: ["norms", "folded"],
+  centreWriting: ["writing", "centred"],
+  centreUnembedding: ["unembedding", "centred"],
+  foldValueBiases: ["value biases", "folded"],
+} as const satisfies Record<keyof Processing, readonly [string, string]>;
+
+/** What was done to weights before they came, in the words of the basis; none where nothing was. */
+export function wordsOf(processing: Processing = {}): string[] {
+  const names = Object.keys(WORDS) as (keyof Processing)[];
+  return names.filter((name) => processing[name] === true).map((name) => WORDS[name].join(" "));
+}
+
 /** What becomes of one matrix on its way in: first the folding, then the centring. */
 export interface Treatment {
   /** Of the norm whose output the matrix reads: what each input is multiplied by, and what is added to it. */
@@ -35,15 +48,16 @@ export class WeightProcessing {
   readonly centresUnembedding: boolean;
   readonly foldsValueBiases: boolean;
   /** For the basis of results: what was done, and what was asked for and not done, with the reason. */
-  readonly words: string;
+  readonly words: readonly string[];
   readonly #architecture: Architecture;
 
   constructor(architecture: Architecture, wanted: Processing = {}) {
     const { decoder } = architecture;
     const reasons: string[] = [];
     const done: string[] = [];
-    const decide = (isWanted: boolean | undefined, name: string, verb: string, obstacle: string | null): boolean => {
-      if (isWanted !== true) return false;
+    const decide = (change: keyof Processing, obstacle: string | null): boolean => {
+      if (wanted[change] !== true) return false;
+      const [name, verb] = WORDS[change];
       if (obstacle === null) done.push(`${name} ${verb}`);
       else reasons.push(`${name} not ${verb}: ${obstacle}`);
       return obstacle === null;
@@ -53,11 +67,11 @@ export class WeightProcessing {
     const cap = decoder.logitSoftCap === null ? null : "its logits are capped";
     const sinks = decoder.sinks ? "its patterns don't sum to 1" : null;
     this.#architecture = architecture;
-    this.foldsNorms = decide(wanted.foldNorms, "norms", "folded", isAfter);
-    this.centresWriting = decide(wanted.centreWriting, "writing", "centred", keepsMean);
-    this.centresUnembedding = decide(wanted.centreUnembedding, "unembedding", "centred", cap);
-    this.foldsValueBiases = decide(wanted.foldValueBiases, "value biases", "folded", sinks);
-    this.words = [...(done.length === 0 ? ["raw"] : done), ...reasons].join(", ");
+    this.foldsNorms = decide("foldNorms", isAfter);
+    this.centresWriting = decide("centreWriting", keepsMean);
+    this.centresUnembedding = decide("centreUnembedding", cap);
+    this.foldsValueBiases = decide("foldValueBiases", sinks);
+    this.words = [...done, ...reasons];
   }
 
   /** Whether matrices are changed. */

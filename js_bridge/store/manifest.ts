@@ -1,6 +1,7 @@
 // bundle.json: what a bundle says of its files, and how each is cut. The schema is schemas/bundle.schema.json.
 
 import { EngineError } from "../engine/errors.ts";
+import type { Processing } from "../protocol.ts";
 
 export interface Chunk {
   readonly offset: number;
@@ -23,6 +24,8 @@ export interface Manifest {
   readonly dtype: string;
   readonly license: string | null;
   readonly architecture: string;
+  /** What was done to the weights on export; not there: nothing. */
+  readonly processing?: Processing;
   readonly files: readonly BundleFile[];
 }
 

@@ -173,7 +173,10 @@ def _phi3() -> Iterator[tuple[str, Recipe]]:
 def _gemma2() -> Iterator[tuple[str, Recipe]]:
     caps = {"query_pre_attn_scalar": 7, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}
     settings = _rotary(num_hidden_layers=3, sliding_window=4, **caps)
-    yield "gemma2", Recipe("Gemma2Config", "Gemma2ForCausalLM", settings)
+    kind = ("Gemma2Config", "Gemma2ForCausalLM")
+    yield "gemma2", Recipe(*kind, settings)
+    # A field that is null means none, where a missing one means a cap.
+    yield "gemma2_uncapped", Recipe(*kind, _rotary(attn_logit_softcapping=None, final_logit_softcapping=None))
 
 
 def _gemma3_text_settings() -> Settings:
