@@ -40,11 +40,7 @@ export function benchmark(
   });
 }
 
-function wantedNames(
-  capture: BenchmarkRequest["capture"],
-  model: Model,
-  tensors: TensorTable,
-): ReadonlySet<string> {
+function wantedNames(capture: BenchmarkRequest["capture"], model: Model, tensors: TensorTable): ReadonlySet<string> {
   if (capture === "plain") return new Set([...model.hooks.values()].filter((hook) => hook.on).map((hook) => hook.name));
   const names = capture ?? [];
   new Watch({ hooks: names }, model, tensors); // checks the names
@@ -66,8 +62,11 @@ function runPass(model: Model, length: number, wanted: ReadonlySet<string>, now:
   const { backend } = model;
   const kept: Value[] = [];
   const began = now();
-  const logits = runThrough(backend, model, { ids: idsOf(model, length), positions: length, isWanted: (name) => wanted.has(name) }, (value) =>
-    kept.push(backend.retain(value)),
+  const logits = runThrough(
+    backend,
+    model,
+    { ids: idsOf(model, length), positions: length, isWanted: (name) => wanted.has(name) },
+    (value) => kept.push(backend.retain(value)),
   );
   backend.read(logits);
   const milliseconds = now() - began;

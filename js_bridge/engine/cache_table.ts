@@ -125,7 +125,15 @@ export class CacheTable {
 
   #add(id: CacheId, model: Model): NamedCache {
     const values = new KeyValueCache(model.backend, model.architecture.dimensions.L);
-    const cache: NamedCache = { id, model: model.id, values, padding: null, user: null, isReleased: false, isLost: false };
+    const cache: NamedCache = {
+      id,
+      model: model.id,
+      values,
+      padding: null,
+      user: null,
+      isReleased: false,
+      isLost: false,
+    };
     this.#caches.set(id, cache);
     return cache;
   }

@@ -50,7 +50,9 @@ export class Generation implements LivePass {
     this.#request = request;
     this.#host = host;
     if (!Number.isInteger(maxTokens) || maxTokens < 1)
-      throw new EngineError("BadParameter", `maxTokens ${maxTokens}: at least 1 token is generated`, { given: maxTokens });
+      throw new EngineError("BadParameter", `maxTokens ${maxTokens}: at least 1 token is generated`, {
+        given: maxTokens,
+      });
     const end = model.tokenizer?.eos ?? null;
     const stops = stop ?? (end === null ? [] : [end]);
     checkVocabulary([...tokens, ...stops], model);
@@ -238,7 +240,16 @@ export class Generation implements LivePass {
     const reason = this.#reasonToEnd(token);
     const text = this.#text.add(token) + (reason === null ? "" : this.#text.end());
     this.#milliseconds += this.#host.now() - began;
-    this.#host.post({ kind: "token", id: this.#request.id, pass: this.id, index, position, token, text, logProbability });
+    this.#host.post({
+      kind: "token",
+      id: this.#request.id,
+      pass: this.id,
+      index,
+      position,
+      token,
+      text,
+      logProbability,
+    });
     if (reason === null) this.#next = [token];
     else this.#finish(reason);
   }

@@ -54,12 +54,7 @@ export function intervene(
 }
 
 /** Checks all that is wrong before a pass starts. Fails: BadParameter, ShapeMismatch. */
-export function checkIntervention(
-  intervention: Intervention,
-  scene: Scene,
-  shape: Shape,
-  operand: Value | null,
-): void {
+export function checkIntervention(intervention: Intervention, scene: Scene, shape: Shape, operand: Value | null): void {
   const restrictions = restrictionsOf(intervention, scene, shape, operand?.shape ?? null);
   switch (intervention.action) {
     case "zero":

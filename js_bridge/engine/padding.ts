@@ -52,7 +52,9 @@ export function cachedAfter(padding: Padding | null, before: CachedPadding | nul
   const earlier = before?.side === "right" ? before.lengths : null;
   return {
     side: "right",
-    lengths: padding.lengths.map((length, row) => (length > span.offset ? length : Math.min(length, earlier?.[row] ?? length))),
+    lengths: padding.lengths.map((length, row) =>
+      length > span.offset ? length : Math.min(length, earlier?.[row] ?? length),
+    ),
   };
 }
 

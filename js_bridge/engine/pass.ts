@@ -130,9 +130,7 @@ export class Pass implements LivePass {
         this.fail(error);
       }
     };
-    tensors.whenSettled(this.#needed(), () =>
-      this.#host.whenAlive(this.model, begin, (error) => this.fail(error)),
-    );
+    tensors.whenSettled(this.#needed(), () => this.#host.whenAlive(this.model, begin, (error) => this.fail(error)));
   }
 
   answer(replacement: TensorId | null): void {
@@ -187,7 +185,9 @@ export class Pass implements LivePass {
     const { D: width, V: vocabulary } = this.model.architecture.dimensions;
     const { first, last } = this.#stretch;
     const results =
-      4 * span.batch * ((this.#logits === null ? 0 : logitCount * vocabulary) + (this.#residual === null ? 0 : span.positions * width));
+      4 *
+      span.batch *
+      ((this.#logits === null ? 0 : logitCount * vocabulary) + (this.#residual === null ? 0 : span.positions * width));
     const { bytes } = bytesOfCaptures(this.model, this.#watch.captures, span);
     const cached = this.#cache === null ? 0 : bytesOfCache(this.model, span, last - first);
     const parts = [
@@ -203,7 +203,8 @@ export class Pass implements LivePass {
     const { batch, positions, offset } = span;
     const { first, last, unembeds } = this.#stretch;
     if (this.#cache !== null) cutBack(this.#cache, offset);
-    const taping = this.#request.tape === true ? this.#host.tape(this.id, this.model, realPositions(padding, span)) : null;
+    const taping =
+      this.#request.tape === true ? this.#host.tape(this.id, this.model, realPositions(padding, span)) : null;
     const backend = taping?.backend ?? this.model.backend;
     const steps = forward(backend, architecture, weights, {
       ids: Int32Array.from(this.#request.tokens?.flat() ?? new Int32Array(batch * positions)),
@@ -296,25 +297,42 @@ function stretchOf(request: ForwardRequest, watch: Watch, model: Model): Stretch
   const { start, stop, logits, residual, cache, keep, tape } = request;
   const first = start?.layer ?? 0;
   if (!Number.isInteger(first) || first < 0 || first > layers)
-    throw new EngineError("BadParameter", `start at layer ${first}: ${model.name} has layers 0 … ${layers - 1}, and ${layers} is the final norm`, {
-      given: first,
-      allowed: layers,
-    });
+    throw new EngineError(
+      "BadParameter",
+      `start at layer ${first}: ${model.name} has layers 0 … ${layers - 1}, and ${layers} is the final norm`,
+      {
+        given: first,
+        allowed: layers,
+      },
+    );
   if (stop !== undefined && (!Number.isInteger(stop) || stop < first || stop > layers))
-    throw new EngineError("BadParameter", `stop before layer ${stop}: it must lie in ${first} … ${layers}; ${layers} is the final norm`, {
-      given: stop,
-      allowed: layers,
-    });
+    throw new EngineError(
+      "BadParameter",
+      `stop before layer ${stop}: it must lie in ${first} … ${layers}; ${layers} is the final norm`,
+      {
+        given: stop,
+        allowed: layers,
+      },
+    );
   if (stop !== undefined && logits != null)
-    throw new EngineError("BadMessage", `The pass stops before layer ${stop}, so it has no logits; ask for "residual", or leave stop out`);
+    throw new EngineError(
+      "BadMessage",
+      `The pass stops before layer ${stop}, so it has no logits; ask for "residual", or leave stop out`,
+    );
   if (stop === undefined && residual != null)
     throw new EngineError("BadMessage", 'A residual stream is asked for without "stop": say before which layer it is');
   if (cache === undefined && keep !== undefined)
     throw new EngineError("BadMessage", `keep ${keep} without a cache: name the cache whose positions are kept`);
   if (cache !== undefined && tape === true)
-    throw new EngineError("BadMessage", "A taped pass with a cache: gradients can't go back through cached positions; leave one of them out");
+    throw new EngineError(
+      "BadMessage",
+      "A taped pass with a cache: gradients can't go back through cached positions; leave one of them out",
+    );
   if (cache !== undefined && first === (stop ?? layers))
-    throw new EngineError("BadMessage", "A pass over no layers with a cache: there is nothing to put into it; leave the cache out");
+    throw new EngineError(
+      "BadMessage",
+      "A pass over no layers with a cache: there is nothing to put into it; leave the cache out",
+    );
   const wanted = logits != null ? null : watch.lastWanted();
   const needed = stop ?? (wanted !== null && cache !== undefined ? layers : wanted); // a cache is filled in all layers
   const last = needed === null ? layers : Math.max(first, needed);

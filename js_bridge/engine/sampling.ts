@@ -120,7 +120,8 @@ function thresholdOf(masses: Float64Array, wanted: number): { threshold: number;
       }
     }
     if (above + massLarger >= wanted) to = larger;
-    else if (above + massLarger + massEqual >= wanted || smaller === to) return { threshold: pivot, above: above + massLarger };
+    else if (above + massLarger + massEqual >= wanted || smaller === to)
+      return { threshold: pivot, above: above + massLarger };
     else {
       above += massLarger + massEqual;
       from = smaller;

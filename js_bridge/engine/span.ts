@@ -82,4 +82,3 @@ export function listOf(given: number | readonly number[], word: string, hook: st
     );
   return list;
 }
-

@@ -74,15 +74,16 @@ export class Watch {
   /** The block before which nobody wants anything more; null where somebody wants what comes after the last. */
   lastWanted(): number | null {
     const wanted = this.#names().map((name) => this.#blockOf(name));
-    return wanted.includes("after") ? null : Math.max(0, ...wanted.map((each) => (typeof each === "number" ? each + 1 : 0)));
+    return wanted.includes("after")
+      ? null
+      : Math.max(0, ...wanted.map((each) => (typeof each === "number" ? each + 1 : 0)));
   }
 
   /** Fails: UnreachedHook for a name that the pass does not come by. */
   checkReached({ first, last, embeds, unembeds }: Stretch): void {
     for (const name of this.#names()) {
       const block = this.#blockOf(name);
-      const isReached =
-        block === "before" ? embeds : block === "after" ? unembeds : block >= first && block < last;
+      const isReached = block === "before" ? embeds : block === "after" ? unembeds : block >= first && block < last;
       if (!isReached) {
         const where = `${embeds ? "begins at the tokens" : `begins at block ${first}`} and ${unembeds ? "ends at the logits" : `ends before block ${last}`}`;
         throw new EngineError(

@@ -17,16 +17,30 @@ for (const backend of ["reference", "wasm"] as const) {
       const { message } = await model.session.ask(request);
       return (message as Extract<Answer, { kind: "benchmarked" }>).rows;
     };
-    for (const more of [{}, { capture: "plain" }, { capture: ["blocks.0.attn.hook_pattern"] }, { products: true }] as const) {
+    for (const more of [
+      {},
+      { capture: "plain" },
+      { capture: ["blocks.0.attn.hook_pattern"] },
+      { products: true },
+    ] as const) {
       const rows = await timed(more);
-      assert.deepEqual(rows.map((row) => [row.length, row.repetitions, row.decode]), [[2, 3, null], [5, 3, null]]);
+      assert.deepEqual(
+        rows.map((row) => [row.length, row.repetitions, row.decode]),
+        [
+          [2, 3, null],
+          [5, 3, null],
+        ],
+      );
       for (const { least, median } of rows) assert.ok(least > 0 && median >= least, JSON.stringify(more));
     }
     for (const { decode } of await timed({ decode: 4 })) {
       assert.equal(decode?.tokens, 4);
       assert.ok((decode?.least ?? 0) > 0);
     }
-    await assert.rejects(timed({ decode: 6 }), { name: "BadParameter", message: /5 tokens and 6 more: .* takes 1 to 10/ });
+    await assert.rejects(timed({ decode: 6 }), {
+      name: "BadParameter",
+      message: /5 tokens and 6 more: .* takes 1 to 10/,
+    });
     await assert.rejects(timed({ capture: ["hook_embd"] }), { name: "UnknownHook", message: /hook_embed/ });
     assert.deepEqual(await model.ledger(), start);
   });

@@ -15,11 +15,21 @@ before(async () => {
 });
 
 /** What passes over the whole text, without a cache, would go on with; interventions as for the text so far. */
-async function greedily(model: Opened, prompt: readonly number[], count: number, at: (length: number) => Intervention[] = () => []) {
+async function greedily(
+  model: Opened,
+  prompt: readonly number[],
+  count: number,
+  at: (length: number) => Intervention[] = () => [],
+) {
   const tokens = [...prompt];
   const rows: Float32Array[] = [];
   for (let i = 0; i < count; i++) {
-    const { logits } = await model.forward({ tokens: [tokens], logits: true, logitPositions: [-1], interventions: at(tokens.length) });
+    const { logits } = await model.forward({
+      tokens: [tokens],
+      logits: true,
+      logitPositions: [-1],
+      interventions: at(tokens.length),
+    });
     rows.push(logits.numbers);
     tokens.push(logits.numbers.indexOf(Math.max(...logits.numbers)));
   }
@@ -38,14 +48,24 @@ for (const backend of ["reference", "wasm"] as const) {
     let names: string[];
     before(async () => {
       model = await open(folder, backend);
-      names = ["hook_embed", "blocks.1.attn.hook_k", "blocks.0.attn.hook_attn_scores", "blocks.1.attn.hook_pattern", "blocks.1.hook_resid_post", "unembed.hook_out"];
+      names = [
+        "hook_embed",
+        "blocks.1.attn.hook_k",
+        "blocks.0.attn.hook_attn_scores",
+        "blocks.1.attn.hook_pattern",
+        "blocks.1.hook_resid_post",
+        "unembed.hook_out",
+      ];
     });
 
     test("goes on as passes over the whole text do, and tells each token's probability", async () => {
       const whole = await greedily(model, PROMPT, 7);
       const { tokens, events, reason } = await model.generate({ tokens: PROMPT, maxTokens: 7 });
       assert.deepEqual([...tokens], whole.tokens);
-      assert.deepEqual(events.map(({ token, index, position }) => [token, index, position]), whole.tokens.map((token, i) => [token, i, 3 + i]));
+      assert.deepEqual(
+        events.map(({ token, index, position }) => [token, index, position]),
+        whole.tokens.map((token, i) => [token, i, 3 + i]),
+      );
       for (const [i, { logProbability, token }] of events.entries())
         assert.ok(Math.abs(logProbability - logSoftmax(whole.rows[i])[token]) < 1e-5, `token ${i}`);
       assert.equal(reason, "length");
@@ -69,7 +89,10 @@ for (const backend of ["reference", "wasm"] as const) {
         assert.deepEqual(captured[name].shape, whole[name].shape, name);
         assertClose(captured[name].numbers, whole[name].numbers, 1e-5, name);
       }
-      for (const positions of [[5, 1], [-1, 0]]) {
+      for (const positions of [
+        [5, 1],
+        [-1, 0],
+      ]) {
         const capture = names.map((name) => ({ name, positions }));
         const some = await model.generate({ tokens: PROMPT, maxTokens: 4, capture });
         const wanted = await model.forward({ tokens: [text], capture });
@@ -88,7 +111,11 @@ for (const backend of ["reference", "wasm"] as const) {
       const from = model.session.create([...noise(6 * TINY.width, 9)], [1, 6, TINY.width]);
       /** In a pass over the whole text: the positions that are there already. */
       const cases: [string, Intervention[], (length: number) => Intervention[]][] = [
-        ["everywhere", [{ hook, action: "projectOut", tensor: direction }], () => [{ hook, action: "projectOut", tensor: direction }]],
+        [
+          "everywhere",
+          [{ hook, action: "projectOut", tensor: direction }],
+          () => [{ hook, action: "projectOut", tensor: direction }],
+        ],
         [
           "a position of the prompt, and one of later",
           [{ hook, action: "zero", at: { position: [1, 5] } }],
@@ -97,14 +124,26 @@ for (const backend of ["reference", "wasm"] as const) {
         [
           "rows of a tensor",
           [{ hook, action: "set", tensor: rows, at: { position: [2, 3, 4] } }],
-          (length) => [2, 3, 4].filter((each) => each < length).map((each) => ({
-            hook, action: "set", tensor: rowTensor(each - 2), at: { position: each },
-          })),
+          (length) =>
+            [2, 3, 4]
+              .filter((each) => each < length)
+              .map((each) => ({
+                hook,
+                action: "set",
+                tensor: rowTensor(each - 2),
+                at: { position: each },
+              })),
         ],
         [
           "a patch that is shorter than the text",
           [{ hook, action: "patch", tensor: from }],
-          (length) => range(0, Math.min(length, 6)).map((each) => ({ hook, action: "set", tensor: patchTensor(each), at: { position: each } })),
+          (length) =>
+            range(0, Math.min(length, 6)).map((each) => ({
+              hook,
+              action: "set",
+              tensor: patchTensor(each),
+              at: { position: each },
+            })),
         ],
         [
           "a key",
@@ -112,8 +151,16 @@ for (const backend of ["reference", "wasm"] as const) {
           (length) => [{ hook: pattern, action: "zero", at: { key: [0, 4].filter((each) => each < length) } }],
         ],
       ];
-      const rowTensor = (row: number) => model.session.create([...noise(3 * TINY.width, 8).subarray(row * TINY.width, (row + 1) * TINY.width)], [TINY.width]);
-      const patchTensor = (row: number) => model.session.create([...noise(6 * TINY.width, 9).subarray(row * TINY.width, (row + 1) * TINY.width)], [TINY.width]);
+      const rowTensor = (row: number) =>
+        model.session.create(
+          [...noise(3 * TINY.width, 8).subarray(row * TINY.width, (row + 1) * TINY.width)],
+          [TINY.width],
+        );
+      const patchTensor = (row: number) =>
+        model.session.create(
+          [...noise(6 * TINY.width, 9).subarray(row * TINY.width, (row + 1) * TINY.width)],
+          [TINY.width],
+        );
       const plain = (await model.generate({ tokens: PROMPT, maxTokens: 6 })).events;
       for (const [what, interventions, at] of cases) {
         const { tokens, events } = await model.generate({ tokens: PROMPT, maxTokens: 6, interventions });
@@ -128,8 +175,16 @@ for (const backend of ["reference", "wasm"] as const) {
 
     test("takes the newest position of each pass for -1", async () => {
       const hook = "blocks.1.hook_resid_mid";
-      const newest = await model.generate({ tokens: PROMPT, maxTokens: 5, interventions: [{ hook, action: "scale", by: 3, at: { position: -1 } }] });
-      const each = await model.generate({ tokens: PROMPT, maxTokens: 5, interventions: [{ hook, action: "scale", by: 3, at: { position: [2, 3, 4, 5, 6] } }] });
+      const newest = await model.generate({
+        tokens: PROMPT,
+        maxTokens: 5,
+        interventions: [{ hook, action: "scale", by: 3, at: { position: -1 } }],
+      });
+      const each = await model.generate({
+        tokens: PROMPT,
+        maxTokens: 5,
+        interventions: [{ hook, action: "scale", by: 3, at: { position: [2, 3, 4, 5, 6] } }],
+      });
       assert.deepEqual([...newest.tokens], [...each.tokens]);
     });
 
@@ -141,19 +196,31 @@ for (const backend of ["reference", "wasm"] as const) {
       session.onHook = (event) => {
         seen.push([event.offset, event.shape]);
         const replacement = session.name();
-        session.post({ kind: "operate", op: "multiply", inputs: [event.tensor], parameters: { scalar: 2 }, result: replacement });
+        session.post({
+          kind: "operate",
+          op: "multiply",
+          inputs: [event.tensor],
+          parameters: { scalar: 2 },
+          result: replacement,
+        });
         session.post({ kind: "hookAnswer", pass: event.pass, replacement });
         session.post({ kind: "release", tensors: [event.tensor, replacement] });
       };
       const hooked = await model.generate({ tokens: PROMPT, maxTokens: 4, hooks: [hook] });
       session.onHook = before;
       assert.deepEqual(seen, [[0, [1, 3, TINY.width]], ...[3, 4, 5].map((offset) => [offset, [1, 1, TINY.width]])]);
-      const scaled = await model.generate({ tokens: PROMPT, maxTokens: 4, interventions: [{ hook, action: "scale", by: 2 }] });
+      const scaled = await model.generate({
+        tokens: PROMPT,
+        maxTokens: 4,
+        interventions: [{ hook, action: "scale", by: 2 }],
+      });
       assert.deepEqual([...hooked.tokens], [...scaled.tokens]);
     });
 
     test("samples the same tokens for the same seed, others for another, and only those that the filters leave", async () => {
-      const sampled = async (sampling: GenerateParts["sampling"]) => [...(await model.generate({ tokens: PROMPT, maxTokens: 7, sampling })).tokens];
+      const sampled = async (sampling: GenerateParts["sampling"]) => [
+        ...(await model.generate({ tokens: PROMPT, maxTokens: 7, sampling })).tokens,
+      ];
       const hot = { temperature: 4 };
       const runs = await Promise.all(range(0, 6).map((seed) => sampled({ ...hot, seed })));
       assert.deepEqual(await sampled({ ...hot, seed: 3 }), runs[3]);
@@ -172,7 +239,11 @@ for (const backend of ["reference", "wasm"] as const) {
       assert.equal(rest.events[0].position, 3);
       const last = whole.tokens[2];
       const { logits } = await model.forward({ tokens: [[last]], cache, logits: true });
-      const direct = await model.forward({ tokens: [[...PROMPT, ...whole.tokens]], logits: true, logitPositions: [-1] });
+      const direct = await model.forward({
+        tokens: [[...PROMPT, ...whole.tokens]],
+        logits: true,
+        logitPositions: [-1],
+      });
       assertClose(logits.numbers, direct.logits.numbers, 1e-5, "behind the generated text");
       model.session.post({ kind: "releaseCache", cache });
     });
@@ -184,7 +255,10 @@ describe("a generation", () => {
     const model = await open(folder);
     const cases: [GenerateParts, { name: string; message: RegExp }][] = [
       [{ tokens: [] }, { name: "TooManyTokens", message: /0 tokens/ }],
-      [{ tokens: new Array<number>(10).fill(1) }, { name: "TooManyTokens", message: /10 positions are taken .* has 10; shorten/ }],
+      [
+        { tokens: new Array<number>(10).fill(1) },
+        { name: "TooManyTokens", message: /10 positions are taken .* has 10; shorten/ },
+      ],
       [{ tokens: [23] }, { name: "TokenOutOfVocabulary", message: /23/ }],
       [{ stop: [-1] }, { name: "TokenOutOfVocabulary", message: /-1/ }],
       [{ maxTokens: 0 }, { name: "BadParameter", message: /maxTokens 0/ }],
@@ -193,10 +267,17 @@ describe("a generation", () => {
       [{ sampling: { temperature: 1, topP: 1.5 } }, { name: "BadParameter", message: /topP 1.5/ }],
       [{ sampling: { temperature: 1, seed: 0.5 } }, { name: "BadParameter", message: /seed 0.5/ }],
       [{ hooks: ["blocks.0.hook_nothing"] }, { name: "UnknownHook", message: /hook_nothing/ }],
-      [{ interventions: [{ hook: "hook_embed", action: "zero", at: { position: 5 } }] }, { name: "BadParameter", message: /Index 5 .* -5 … 4/ }],
+      [
+        { interventions: [{ hook: "hook_embed", action: "zero", at: { position: 5 } }] },
+        { name: "BadParameter", message: /Index 5 .* -5 … 4/ },
+      ],
       [{ capture: [{ name: "hook_embed", positions: [5] }] }, { name: "BadParameter", message: /Index 5/ }],
       [
-        { interventions: [{ hook: "hook_embed", action: "add", tensor: model.session.create(new Array(36).fill(0), [3, 12]) }] },
+        {
+          interventions: [
+            { hook: "hook_embed", action: "add", tensor: model.session.create(new Array(36).fill(0), [3, 12]) },
+          ],
+        },
         { name: "ShapeMismatch", message: /\[3 12\]/ },
       ],
     ];
@@ -216,8 +297,14 @@ describe("a generation", () => {
       else model.session.post({ kind: "hookAnswer", pass: event.pass, replacement: null });
     };
     const cancelled = model.session.ask({
-      kind: "generate", model: model.model, pass: 1000, tokens: PROMPT, maxTokens: 7, sampling: { temperature: 0 },
-      hooks: ["blocks.1.hook_resid_pre"], capture: [{ name: "hook_embed", tensor: captured }],
+      kind: "generate",
+      model: model.model,
+      pass: 1000,
+      tokens: PROMPT,
+      maxTokens: 7,
+      sampling: { temperature: 0 },
+      hooks: ["blocks.1.hook_resid_pre"],
+      capture: [{ name: "hook_embed", tensor: captured }],
     });
     await assert.rejects(cancelled, { name: "PassCancelled", message: /after 2 tokens/ });
     await assert.rejects(model.session.read(captured), { name: "PassCancelled" });
@@ -230,7 +317,14 @@ describe("a generation", () => {
     let clock = 0;
     const model = await open(folder, "reference", { now: () => (clock += 5) });
     const start = await model.ledger();
-    const endless = model.session.ask({ kind: "generate", model: model.model, pass: 1, tokens: PROMPT, maxTokens: 7, sampling: { temperature: 0 } });
+    const endless = model.session.ask({
+      kind: "generate",
+      model: model.model,
+      pass: 1,
+      tokens: PROMPT,
+      maxTokens: 7,
+      sampling: { temperature: 0 },
+    });
     const told = model.forward({ tokens: [PROMPT], logits: true });
     model.session.post({ kind: "cancel", pass: 1 });
     await assert.rejects(endless, { name: "PassCancelled" });
@@ -244,7 +338,9 @@ describe("a generation", () => {
     const prompts = [[1], [5, 6, 7], [22, 0]];
     const alone = [];
     for (const tokens of prompts) alone.push([...(await model.generate({ tokens, maxTokens: 6 })).tokens]);
-    const together = await Promise.all(prompts.map(async (tokens) => [...(await model.generate({ tokens, maxTokens: 6 })).tokens]));
+    const together = await Promise.all(
+      prompts.map(async (tokens) => [...(await model.generate({ tokens, maxTokens: 6 })).tokens]),
+    );
     assert.deepEqual(together, alone);
   });
 });

@@ -54,7 +54,9 @@ export class Opened {
   }
 
   /** Generates greedily, or as `sampling` says. */
-  async generate(parts: GenerateParts): Promise<Kind<"generated"> & { events: TokenEvent[]; captured: Record<string, Numbers> }> {
+  async generate(
+    parts: GenerateParts,
+  ): Promise<Kind<"generated"> & { events: TokenEvent[]; captured: Record<string, Numbers> }> {
     const { capture = [], ...rest } = parts;
     const named = this.#named(capture);
     const before = this.session.events.length;
@@ -93,8 +95,13 @@ export class Opened {
     return rest;
   }
 
-  #named(capture: NonNullable<ForwardParts["capture"]>): { name: string; tensor: number; positions?: readonly number[] }[] {
-    return capture.map((each) => ({ ...(typeof each === "string" ? { name: each } : each), tensor: this.session.name() }));
+  #named(
+    capture: NonNullable<ForwardParts["capture"]>,
+  ): { name: string; tensor: number; positions?: readonly number[] }[] {
+    return capture.map((each) => ({
+      ...(typeof each === "string" ? { name: each } : each),
+      tensor: this.session.name(),
+    }));
   }
 }
 

@@ -26,12 +26,21 @@ for (const backend of BACKENDS) {
     before(async () => {
       model = await open(folder, backend);
       const { message } = await model.session.ask({ kind: "load", bundle: folder, backend });
-      names = (message as unknown as { hooks: { name: string; on: boolean }[] }).hooks.filter((each) => each.on).map((each) => each.name);
+      names = (message as unknown as { hooks: { name: string; on: boolean }[] }).hooks
+        .filter((each) => each.on)
+        .map((each) => each.name);
     });
 
     test("that starts at a layer from the residual stream there is the rest of the whole pass", async () => {
-      const streams = [...range(0, TINY.layers).map((layer) => `blocks.${layer}.hook_resid_pre`), "blocks.1.hook_resid_post"];
-      const whole = await model.forward({ tokens: TOKENS, logits: true, capture: [...streams, "blocks.1.attn.hook_pattern"] });
+      const streams = [
+        ...range(0, TINY.layers).map((layer) => `blocks.${layer}.hook_resid_pre`),
+        "blocks.1.hook_resid_post",
+      ];
+      const whole = await model.forward({
+        tokens: TOKENS,
+        logits: true,
+        capture: [...streams, "blocks.1.attn.hook_pattern"],
+      });
       for (const [layer, stream] of streams.entries()) {
         const tensor = model.session.create([...whole[stream].numbers], whole[stream].shape);
         const capture = layer < TINY.layers ? ["blocks.1.attn.hook_pattern"] : [];
@@ -44,7 +53,10 @@ for (const backend of BACKENDS) {
     });
 
     test("that stops at a layer names the residual stream there", async () => {
-      const whole = await model.forward({ tokens: TOKENS, capture: ["blocks.0.hook_resid_pre", STREAM, "blocks.1.hook_resid_post"] });
+      const whole = await model.forward({
+        tokens: TOKENS,
+        capture: ["blocks.0.hook_resid_pre", STREAM, "blocks.1.hook_resid_post"],
+      });
       for (const [stop, name] of ["blocks.0.hook_resid_pre", STREAM, "blocks.1.hook_resid_post"].entries()) {
         const { residual } = await model.forward({ tokens: TOKENS, stop, residual: true });
         assert.deepEqual(residual, whole[name], `before layer ${stop}`);
@@ -61,7 +73,12 @@ for (const backend of BACKENDS) {
         const rest = await model.forward({ tokens: tail, cache, logits: true, capture: names });
         for (const row of [0, 1]) {
           // The products' rows are summed alike; kernels that take several rows at once may round otherwise.
-          assertClose(rowsOf(first.logits, row, range(0, cut)), rowsOf(whole.logits, row, range(0, cut)), 1e-5, `${cut} first`);
+          assertClose(
+            rowsOf(first.logits, row, range(0, cut)),
+            rowsOf(whole.logits, row, range(0, cut)),
+            1e-5,
+            `${cut} first`,
+          );
           for (const name of ["logits", ...names.filter((each) => !/scores|pattern/.test(each))]) {
             const wanted = rowsOf(whole[name], row, range(cut, 7));
             assertClose(rowsOf(rest[name], row, range(0, 7 - cut)), wanted, 1e-5, `${name}, cut at ${cut}`);
@@ -83,7 +100,12 @@ for (const backend of BACKENDS) {
         const whole = await model.forward({ tokens, logits: true });
         const rest = await model.forward({ tokens: tokens.map((row) => row.slice(3)), cache, keep: 3, logits: true });
         for (const row of [0, 1])
-          assertClose(rowsOf(rest.logits, row, range(0, 4)), rowsOf(whole.logits, row, range(3, 7)), 1e-5, "recomputed");
+          assertClose(
+            rowsOf(rest.logits, row, range(0, 4)),
+            rowsOf(whole.logits, row, range(3, 7)),
+            1e-5,
+            "recomputed",
+          );
       }
       assert.equal((await model.ledger()).caches.find((each) => each.cache === cache)?.length, 7);
       model.session.post({ kind: "releaseCache", cache });
@@ -115,7 +137,10 @@ for (const backend of BACKENDS) {
     test("goes on behind left padding as the cache remembers it, also without naming it again", async () => {
       const short = [5, 6, 7, 8];
       const alone = await model.forward({ tokens: [[...short, 11, 12]], logits: true });
-      const next = [[11, 12], [4, 5]];
+      const next = [
+        [11, 12],
+        [4, 5],
+      ];
       const [long, lengths] = [TOKENS[1], [6, 9]];
       const full = await model.forward({ tokens: [[...long, 4, 5]], logits: true });
       for (const padding of [undefined, { side: "left", lengths } as const]) {
@@ -138,7 +163,12 @@ for (const backend of BACKENDS) {
       for (const keep of [5, 2]) {
         const rest = { tokens: tokens.map((row) => row.slice(keep)), padding, cache, keep, logits: true };
         const { logits } = await model.forward(rest);
-        assertClose(rowsOf(logits, 1, range(0, 7 - keep)), rowsOf(whole.logits, 1, range(keep, 7)), 1e-5, `keep ${keep}`);
+        assertClose(
+          rowsOf(logits, 1, range(0, 7 - keep)),
+          rowsOf(whole.logits, 1, range(keep, 7)),
+          1e-5,
+          `keep ${keep}`,
+        );
         if (keep < 4) assertClose(rowsOf(logits, 0, [0, 1]), rowsOf(whole.logits, 0, [2, 3]), 1e-5, `keep ${keep}`);
       }
       model.session.post({ kind: "releaseCache", cache });
@@ -173,7 +203,10 @@ for (const backend of BACKENDS) {
       const at = { position: [5, -1] };
       const hook = "blocks.0.hook_resid_post";
       const patched = model.session.create([...noise(2 * 7 * TINY.width, 3)], [2, 7, TINY.width]);
-      const cut = model.session.create([...noise(2 * 7 * TINY.width, 3)].filter((_, i) => Math.floor(i / TINY.width) % 7 >= 4), [2, 3, TINY.width]);
+      const cut = model.session.create(
+        [...noise(2 * 7 * TINY.width, 3)].filter((_, i) => Math.floor(i / TINY.width) % 7 >= 4),
+        [2, 3, TINY.width],
+      );
       const set = model.session.create([...noise(2 * TINY.width, 5)], [2, TINY.width]);
       const cases: [string, ForwardParts["interventions"], ForwardParts["interventions"]?][] = [
         ["zero", [{ hook, action: "zero", at }]],
@@ -190,7 +223,15 @@ for (const backend of BACKENDS) {
         assert.notDeepEqual(whole.logits, plain.logits, `${what} changes something`);
         for (const each of [interventions, ...(other === undefined ? [] : [other])]) {
           const capture = [{ name: hook, positions: [4, -1] }];
-          const rest = await model.forward({ tokens, cache, keep: 4, interventions: each, logits: true, logitPositions: [5, -1], capture });
+          const rest = await model.forward({
+            tokens,
+            cache,
+            keep: 4,
+            interventions: each,
+            logits: true,
+            logitPositions: [5, -1],
+            capture,
+          });
           assert.deepEqual(rest[hook].shape, [2, 2, TINY.width]);
           for (const row of [0, 1])
             assertClose(rowsOf(rest.logits, row, [0, 1]), rowsOf(whole.logits, row, [5, 6]), 1e-5, what);
@@ -225,41 +266,102 @@ describe("a pass is refused before anything is computed", () => {
     const padCache = model.cache();
     await model.forward({ tokens: [[1, 2, 3]], padding: { side: "right", lengths: [2] }, cache: padCache });
     const cases: [ForwardParts, { name: string; message: RegExp }][] = [
-      [{ start: { layer: 3, tensor: right } }, { name: "BadParameter", message: /layer 3: .* 0 … 1, and 2 is the final norm/ }],
-      [{ start: { layer: 1, tensor: residual([2, 7, 5]) } }, { name: "ShapeMismatch", message: /\[2 7 5\]: it must be \[2 7 12\]/ }],
-      [{ tokens: undefined, start: { layer: 1, tensor: residual([7, 12]) } }, { name: "ShapeMismatch", message: /it must be \[B T 12\]/ }],
+      [
+        { start: { layer: 3, tensor: right } },
+        { name: "BadParameter", message: /layer 3: .* 0 … 1, and 2 is the final norm/ },
+      ],
+      [
+        { start: { layer: 1, tensor: residual([2, 7, 5]) } },
+        { name: "ShapeMismatch", message: /\[2 7 5\]: it must be \[2 7 12\]/ },
+      ],
+      [
+        { tokens: undefined, start: { layer: 1, tensor: residual([7, 12]) } },
+        { name: "ShapeMismatch", message: /it must be \[B T 12\]/ },
+      ],
       [{ start: { layer: 1, tensor: 9999 } }, { name: "UnknownTensor", message: /9999/ }],
       [{ stop: 3 }, { name: "BadParameter", message: /layer 3: it must lie in 0 … 2/ }],
-      [{ start: { layer: 1, tensor: right }, stop: 0 }, { name: "BadParameter", message: /it must lie in 1 … 2/ }],
-      [{ stop: 1, logits: true }, { name: "BadMessage", message: /no logits/ }],
+      [
+        { start: { layer: 1, tensor: right }, stop: 0 },
+        { name: "BadParameter", message: /it must lie in 1 … 2/ },
+      ],
+      [
+        { stop: 1, logits: true },
+        { name: "BadMessage", message: /no logits/ },
+      ],
       [{ residual: true }, { name: "BadMessage", message: /without "stop"/ }],
-      [{ stop: 1, capture: ["blocks.1.hook_resid_pre"] }, { name: "UnreachedHook", message: /resid_pre is not reached: .* ends before block 1/ }],
-      [{ stop: 1, capture: ["unembed.hook_out"] }, { name: "UnreachedHook", message: /ends before block 1/ }],
-      [{ start: { layer: 1, tensor: right }, capture: ["blocks.0.hook_resid_pre"] }, { name: "UnreachedHook", message: /begins at block 1/ }],
-      [{ start: { layer: 0, tensor: right }, hooks: ["hook_embed"] }, { name: "UnreachedHook", message: /hook_embed/ }],
-      [{ logits: true, logitPositions: [7] }, { name: "BadParameter", message: /Index 7 .* -7 … 6/ }],
-      [{ logits: true, logitPositions: [] }, { name: "BadParameter", message: /empty/ }],
+      [
+        { stop: 1, capture: ["blocks.1.hook_resid_pre"] },
+        { name: "UnreachedHook", message: /resid_pre is not reached: .* ends before block 1/ },
+      ],
+      [
+        { stop: 1, capture: ["unembed.hook_out"] },
+        { name: "UnreachedHook", message: /ends before block 1/ },
+      ],
+      [
+        { start: { layer: 1, tensor: right }, capture: ["blocks.0.hook_resid_pre"] },
+        { name: "UnreachedHook", message: /begins at block 1/ },
+      ],
+      [
+        { start: { layer: 0, tensor: right }, hooks: ["hook_embed"] },
+        { name: "UnreachedHook", message: /hook_embed/ },
+      ],
+      [
+        { logits: true, logitPositions: [7] },
+        { name: "BadParameter", message: /Index 7 .* -7 … 6/ },
+      ],
+      [
+        { logits: true, logitPositions: [] },
+        { name: "BadParameter", message: /empty/ },
+      ],
       [{ capture: [{ name: "hook_embed", positions: [-8] }] }, { name: "BadParameter", message: /Index -8 .* -7 … 6/ }],
       [{ capture: [{ name: "hook_embed", positions: [] }] }, { name: "BadParameter", message: /at least one/ }],
       [{ padding: { side: "right", lengths: [7] } }, { name: "BadParameter", message: /1 lengths for 2 rows/ }],
-      [{ padding: { side: "right", lengths: [7, 8] } }, { name: "BadParameter", message: /row 1 has 8 tokens: .* 1 … 7/ }],
+      [
+        { padding: { side: "right", lengths: [7, 8] } },
+        { name: "BadParameter", message: /row 1 has 8 tokens: .* 1 … 7/ },
+      ],
       [{ padding: { side: "left", lengths: [0, 7] } }, { name: "BadParameter", message: /row 0 has 0 tokens/ }],
       [{ padding: { side: "both" as "left", lengths: [7, 7] } }, { name: "BadMessage", message: /"left" or "right"/ }],
-      [{ cache }, { name: "TooManyTokens", message: /7 tokens were given after 5 cached .* 1 to 5 more, 10 in all; keep fewer/ }],
-      [{ cache, keep: 6 }, { name: "BadParameter", message: /keep 6: cache 1 holds 5 positions, so it must lie in 0 … 5/ }],
+      [
+        { cache },
+        { name: "TooManyTokens", message: /7 tokens were given after 5 cached .* 1 to 5 more, 10 in all; keep fewer/ },
+      ],
+      [
+        { cache, keep: 6 },
+        { name: "BadParameter", message: /keep 6: cache 1 holds 5 positions, so it must lie in 0 … 5/ },
+      ],
       [{ keep: 1 }, { name: "BadMessage", message: /without a cache/ }],
-      [{ tokens: [[1, 2]], cache }, { name: "CacheMismatch", message: /holds 2 rows, the pass has 1/ }],
-      [{ tokens: [[1], [2]], cache: partly }, { name: "CacheMismatch", message: /0 … 1 of cache 2 hold 0 to 7 .* keep at most 0/ }],
+      [
+        { tokens: [[1, 2]], cache },
+        { name: "CacheMismatch", message: /holds 2 rows, the pass has 1/ },
+      ],
+      [
+        { tokens: [[1], [2]], cache: partly },
+        { name: "CacheMismatch", message: /0 … 1 of cache 2 hold 0 to 7 .* keep at most 0/ },
+      ],
       [{ cache: released }, { name: "UnknownCache", message: /was released/ }],
       [{ cache: 99 }, { name: "UnknownCache", message: /never made/ }],
       [{ cache: foreign }, { name: "CacheMismatch", message: /of model \d+, the pass is of model/ }],
-      [{ tokens: [[4]], cache: padCache }, { name: "CacheMismatch", message: /Row 0 has only 2 real tokens among the 3 .* keep 2/ }],
-      [{ tokens: [[4], [5]], cache, padding: { side: "left", lengths: [4, 6] } }, { name: "CacheMismatch", message: /begin at \[2 0\]; in the cache they begin at \[0 0\]/ }],
       [
-        { tokens: TOKENS.map((row) => row.slice(5)), cache, interventions: [{ hook: "hook_embed", action: "zero", at: { position: 4 } }] },
+        { tokens: [[4]], cache: padCache },
+        { name: "CacheMismatch", message: /Row 0 has only 2 real tokens among the 3 .* keep 2/ },
+      ],
+      [
+        { tokens: [[4], [5]], cache, padding: { side: "left", lengths: [4, 6] } },
+        { name: "CacheMismatch", message: /begin at \[2 0\]; in the cache they begin at \[0 0\]/ },
+      ],
+      [
+        {
+          tokens: TOKENS.map((row) => row.slice(5)),
+          cache,
+          interventions: [{ hook: "hook_embed", action: "zero", at: { position: 4 } }],
+        },
         { name: "BadParameter", message: /Index 4 .* the pass computes 5 … 6, behind 5 cached positions/ },
       ],
-      [{ cache, keep: 0, tape: true }, { name: "BadMessage", message: /taped pass with a cache/ }],
+      [
+        { cache, keep: 0, tape: true },
+        { name: "BadMessage", message: /taped pass with a cache/ },
+      ],
     ];
     const before = await model.ledger();
     for (const [request, error] of cases) {
@@ -272,18 +374,32 @@ describe("a pass is refused before anything is computed", () => {
     const model = await open(folder, "reference", { budget: 8000 });
     const names = ["blocks.0.attn.hook_pattern", "blocks.0.hook_resid_post", "blocks.1.hook_resid_pre", "hook_embed"];
     const message = await model.session.ask({ kind: "forecast", model: model.model, batch: 2, positions: 7, names });
-    const { bytes, fits, hooks, budget } = message.message as unknown as { bytes: number; fits: boolean; budget: number; hooks: { bytes: number }[] };
-    assert.deepEqual(hooks.map((each) => each.bytes), [4 * 2 * 3 * 7 * 7, 4 * 2 * 7 * 12, 4 * 2 * 7 * 12, 4 * 2 * 7 * 12]);
+    const { bytes, fits, hooks, budget } = message.message as unknown as {
+      bytes: number;
+      fits: boolean;
+      budget: number;
+      hooks: { bytes: number }[];
+    };
+    assert.deepEqual(
+      hooks.map((each) => each.bytes),
+      [4 * 2 * 3 * 7 * 7, 4 * 2 * 7 * 12, 4 * 2 * 7 * 12, 4 * 2 * 7 * 12],
+    );
     assert.equal(bytes, hooks[0].bytes + 2 * hooks[1].bytes, "the stream between two blocks is one");
     assert.deepEqual([fits, budget], [true, 8000]);
     await model.forward({ tokens: TOKENS, capture: names });
     const plain = model.session.create(new Array(1500).fill(1), [1500]);
-    await assert.rejects(model.forward({ tokens: TOKENS, capture: names }), (error: { name: string; message: string; needed: number }) => {
-      assert.equal(error.name, "OverBudget");
-      assert.equal(error.needed, bytes);
-      assert.match(error.message, /2520 for 4 captures.*would take 2520 bytes; 2000 are free, 6000 of the 8000 allowed/);
-      return true;
-    });
+    await assert.rejects(
+      model.forward({ tokens: TOKENS, capture: names }),
+      (error: { name: string; message: string; needed: number }) => {
+        assert.equal(error.name, "OverBudget");
+        assert.equal(error.needed, bytes);
+        assert.match(
+          error.message,
+          /2520 for 4 captures.*would take 2520 bytes; 2000 are free, 6000 of the 8000 allowed/,
+        );
+        return true;
+      },
+    );
     assert.equal(model.session.events.filter((event) => event.kind === "collect").length, 1);
     model.session.post({ kind: "release", tensors: [plain] });
     await model.forward({ tokens: TOKENS, capture: names });
@@ -318,7 +434,9 @@ describe("a cache", () => {
     const whole = await model.forward({ tokens: [[1, 2, 3, 4]], logits: true });
     await model.forward({ tokens: [[1, 2]], cache });
     model.session.onHook = (event) => model.session.post({ kind: "cancel", pass: event.pass });
-    await assert.rejects(model.forward({ tokens: [[9, 9]], cache, hooks: ["blocks.1.hook_resid_pre"] }), { name: "PassCancelled" });
+    await assert.rejects(model.forward({ tokens: [[9, 9]], cache, hooks: ["blocks.1.hook_resid_pre"] }), {
+      name: "PassCancelled",
+    });
     const { logits } = await model.forward({ tokens: [[3, 4]], cache, logits: true });
     assertClose(rowsOf(logits, 0, [0, 1]), rowsOf(whole.logits, 0, [2, 3]), 1e-5, "after a cancelled pass");
   });
@@ -367,7 +485,9 @@ function queriesFrom({ shape, numbers }: Numbers, from: number): Float32Array {
 function patternAt({ shape, numbers }: Numbers, row: number, positions: readonly number[]): Float32Array {
   const [, heads, queries, keys] = shape;
   const seen = range(0, heads).flatMap((head) =>
-    positions.flatMap((query) => positions.map((key) => numbers[((row * heads + head) * queries + query) * keys + key])),
+    positions.flatMap((query) =>
+      positions.map((key) => numbers[((row * heads + head) * queries + query) * keys + key]),
+    ),
   );
   return Float32Array.from(seen);
 }
