@@ -50,7 +50,8 @@ async function main(): Promise<void> {
     log: (text) => console.info(text),
     receive: (message, attachments) => {
       showProgress(message);
-      machine.post(message, attachments);
+      if (message.kind === "warning") showWarning(message);
+      else machine.post(message, attachments);
     },
   });
   const image = await fetchImage(config.image, status);
@@ -126,6 +127,12 @@ async function main(): Promise<void> {
     }
   }
 
+  /** What costs the reader something, and stops nothing. */
+  function showWarning(message: HostMessage): void {
+    const { message: text } = message["error"] as { message: string };
+    offer(status, `${text} ✕`, () => undefined);
+  }
+
   function showError(error: string, stack: string): void {
     panes.showError(error, stack);
   }
@@ -144,7 +151,24 @@ async function main(): Promise<void> {
   byId("clear-transcript").addEventListener("click", () => log.clear());
   machine.run();
   // Last: what it fetches for the next visit must not slow this one.
-  void keepOffline({ url: config.serviceWorker, without, log: (text) => console.info(text) });
+  void keepOffline({
+    url: config.serviceWorker,
+    without,
+    onNewer: (use) => offer(status, "Use the newer version of this site", use),
+    log: (text) => console.info(text),
+  });
+}
+
+/** A button that is there until it is pressed. */
+function offer(place: HTMLElement, label: string, action: () => void): void {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = label;
+  button.addEventListener("click", () => {
+    button.remove();
+    action();
+  });
+  place.append(button);
 }
 
 function byId(id: string): HTMLElement {

@@ -84,10 +84,10 @@ def _write(folder: Path, *, image: Path, bundles: Mapping[str, Path], lens: Lens
         lens=_render(lens.part),
     )
     (folder / "index.html").write_text(page, encoding="utf-8")
-    _write_service_worker(folder)
+    write_service_worker(folder)
 
 
-def _write_service_worker(folder: Path) -> None:
+def write_service_worker(folder: Path) -> None:
     """The worker with the list of what it keeps: all but the bundles, and the image for the command line."""
     script = bundle_script(project.ROOT / "web" / "service_worker.ts", folder / SERVICE_WORKER, format="iife")
     files = {
