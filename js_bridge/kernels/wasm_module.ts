@@ -203,37 +203,38 @@ export class Kernels {
     this.#exports.engage(this.#helpers.length);
   }
 
+  /** A helper that serves, or null. */
   #enlist(host: ThreadHost, index: number, within: number): Promise<Helper | null> {
     return new Promise((resolve) => {
-      let helper: Helper;
-      const give = (reason: string) => {
+      let helper: Helper | null = null;
+      let isSettled = false;
+      const settle = (reason: string | null) => {
         clearTimeout(timer);
+        if (isSettled) {
+          if (reason !== null && helper !== null) this.#lose([helper], `helper thread ${index} died: ${reason}`);
+          return;
+        }
+        isSettled = true;
+        if (reason === null) return resolve(helper);
         this.#log(`backend wasm goes on without helper thread ${index}: ${reason}`);
         helper?.stop();
+        helper = null;
         resolve(null);
       };
-      const timer = setTimeout(() => give(`it was not ready within ${within} ms`), within);
+      const timer = setTimeout(() => settle(`it was not ready within ${within} ms`), within);
       try {
         helper = host.open();
         const task = { module: this.#module, memory: this.#raw, board: this.#board, index };
-        helper.start(
-          task,
-          () => {
-            clearTimeout(timer);
-            resolve(helper);
-          },
-          (reason) => {
-            if (this.#helpers.includes(helper)) this.#lose([helper], `helper thread ${index} died: ${reason}`);
-            else give(reason);
-          },
-        );
+        helper.start(task, () => settle(null), settle);
       } catch (error) {
-        give((error as Error).message);
+        settle((error as Error).message);
       }
     });
   }
 
+  /** Those that are still counted go; `reason` is told once. */
   #lose(lost: readonly Helper[], reason: string): void {
+    if (!lost.some((helper) => this.#helpers.includes(helper))) return;
     this.#log(`backend wasm goes on with fewer threads: ${reason}`);
     for (const helper of lost) helper.stop();
     this.#helpers = this.#helpers.filter((helper) => !lost.includes(helper));

@@ -64,6 +64,8 @@ describe("helper threads", () => {
     const nowhere = nodeThreads("/nowhere/kernels.wasm", 2);
     const { backend, told } = await opened({ threads: nowhere });
     assert.equal(backend.threads, 1);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.equal(told.length, 1);
     assert.match(told[0], /without helper thread 1: .*nowhere/);
     assert.deepEqual(product(backend), alone);
   });
@@ -94,6 +96,7 @@ describe("helper threads", () => {
     for (let i = 0; i < 100; i++) assert.deepEqual(product(backend), alone);
     for (let i = 0; backend.threads > 1 && i < 500; i++) await new Promise((resolve) => setTimeout(resolve, 10));
     assert.equal(backend.threads, 1);
+    assert.equal(told.length, 1);
     assert.match(told[0], /goes on with fewer threads: helper thread 1 died/);
     assert.deepEqual(product(backend), alone);
   });
