@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from neuroscope import project
+from neuroscope.cli.site import smalltalk_string
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import attribution_patch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -269,6 +270,34 @@ def test_hooks_live_in_generation_at_absolute_positions(evaluate: Evaluate, brid
     assert tokens != plain, "the hook made no difference, so nothing was tested"
 
 
+def test_processed_weights_say_so_and_leave_every_probability(evaluate: Evaluate) -> None:
+    """Each change by itself and all together; int8 is further off, and says so too."""
+    raw, changed, rounded = run(
+        evaluate,
+        """| request probabilities before rounded ways |
+        request := [ TransformerModel request: 'neuroscope-demo' ].
+        probabilities := [ :other | (other forward: text) logits softmax ].
+        before := probabilities value: model.
+        ways := (ModelRequest processings collect: [ :each | {each} ]) , {ModelRequest processings}.
+        rounded := request value int8; load.
+        Json write: {
+            model basis printString.
+            ways collect: [ :each |
+                | other difference |
+                other := request value processing: each; load.
+                difference := farthest value: before value: (probabilities value: other).
+                other unload.
+                {other basis weights. difference} ].
+            {rounded basis dtype. farthest value: before value: (probabilities value: rounded)}}""",
+    )
+    assert "raw weights" in raw
+    words = ["norms folded", "writing centred", "unembedding centred", "value biases folded"]
+    assert [weights for weights, _ in changed] == [*words, ", ".join(words)]
+    assert max(difference for _, difference in changed) < 1e-5, changed
+    assert "int8" in rounded[0]
+    assert 1e-4 < rounded[1] < 0.1
+
+
 def test_a_cache_that_cannot_fit_is_forecast_and_refused_with_the_numbers(evaluate: Evaluate) -> None:
     """Bytes told before and bytes taken agree; a batch for more than the budget is refused before anything runs."""
     forecast, shapes, refusal = run(
@@ -315,3 +344,46 @@ def test_a_chat_goes_through_the_checkpoints_template(
     plain = neuroscope("eval", "--bundle", demo_bundle, "-e", program.replace("chatty", "neuroscope-demo"))
     assert plain.returncode == 1
     assert "no chat template" in plain.stderr
+
+
+def comment_examples() -> list[tuple[str, str]]:
+    """(class, its examples) for each class of NeuroScope whose comment shows what to do with a model."""
+    found = []
+    for file in sorted((project.SMALLTALK / "NeuroScope").glob("*.class.st")):
+        comment = file.read_text(encoding="utf-8")[1:].split('\n"\nClass {')[0].replace('""', '"')
+        lines = [line[1:] for line in comment.splitlines() if line.startswith("\t") and ">>>" not in line]
+        if any(re.search(r"\bmodel\b|\bModelRequest\b|\bTransformerModel\b", line) for line in lines):
+            found.append((file.name.removesuffix(".class.st"), "\n".join(lines)))
+    return found
+
+
+def test_the_examples_in_class_comments_run(evaluate: Evaluate) -> None:
+    """Each with the names that its comment is about; the one of a Hub's repository needs a network and is left out."""
+    examples = comment_examples()
+    names = {name for name, _ in examples}
+    assert {"TransformerModel", "KeyValueCache", "ForwardPass", "Generation", "ModelOutput"} <= names
+    blocks = []
+    for name, source in examples:
+        lines = [line for line in source.splitlines() if "EleutherAI" not in line]
+        code = "\n".join(lines)
+        blocks.append(
+            f"failures addAll: ([ Compiler evaluate: {smalltalk_string(code)} bindings: names. #() ] on: Error do: "
+            f"[ :error | error return: {{'{name}: ' , error description}} ])."
+        )
+    failures = json.loads(
+        evaluate(
+            PRELUDE,
+            """names := Dictionary new.
+            names
+                at: 'model' put: model;
+                at: 'aHook' put: (InterventionHook zero: 0 -> #residual);
+                at: 'aTensor' put: (model runToLayer: 2 on: text) residual;
+                at: 'clean' put: (model runWithCaching: text);
+                at: 'cache' put: (model runWithCaching: text) cachedActivations.
+            failures := OrderedCollection new""",
+            *blocks,
+            "Json write: failures asArray",
+            raw=True,
+        )
+    )
+    assert failures == []
