@@ -224,7 +224,9 @@ export class Backends {
 }
 
 function fastest(times: Times): BackendName {
-  return (Object.entries(times) as [BackendName, number][]).reduce((best, each) => (each[1] < best[1] ? each : best))[0];
+  return (Object.entries(times) as [BackendName, number][]).reduce((best, each) =>
+    each[1] < best[1] ? each : best,
+  )[0];
 }
 
 /** What was remembered, if it is what this file would have written. */

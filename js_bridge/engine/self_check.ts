@@ -105,7 +105,13 @@ function pattern(b: Backend, keep: (value: Value) => Value): Value {
 }
 
 function noise(b: Backend, shape: readonly number[], seed: number): Value {
-  return b.upload(wave(shape.reduce((product, extent) => product * extent, 1), seed), shape);
+  return b.upload(
+    wave(
+      shape.reduce((product, extent) => product * extent, 1),
+      seed,
+    ),
+    shape,
+  );
 }
 
 function wave(count: number, seed: number): Float32Array {

@@ -19,7 +19,10 @@ export type Direction = "straight" | "transposed";
 /** What is added to the sums: nothing, one row, or as many rows. */
 export type Addend = "none" | "row" | "all";
 
-/** W_fold: a strip's width and height, strips across, strips that one column's rows take. Texels in k: `depth`, in n: `blocks`. */
+/**
+ * W_fold: a strip's width and height, strips across, strips that one column's rows take.
+ * The texels along the rows are `depth`, the part's texels of columns `blocks`, from `firstBlock` on.
+ */
 const strips = (packing: Packing) => `uniform highp ${packing === "int8" ? "usampler2D" : "sampler2D"} W_texture;
 uniform ivec4 W_fold;
 uniform int depth, blocks, firstBlock;

@@ -155,14 +155,22 @@ export class WebglBackend implements Backend {
   affine(x: Value, weight: Value | null, bias: Value | null): Value {
     const terms = termsOf(weight, bias);
     if (terms === null) return this.reshape(x, x.shape);
-    return this.#run(rowwise.AFFINE[terms], x.shape, [x, weight, bias].filter((each) => each !== null));
+    return this.#run(
+      rowwise.AFFINE[terms],
+      x.shape,
+      [x, weight, bias].filter((each) => each !== null),
+    );
   }
 
   norm(x: Value, weight: Value | null, bias: Value | null, epsilon: number, centred: boolean): Value {
     const statistics = this.#statistics(x, centred ? "both" : "scale", centred, epsilon);
     const terms = termsOf(weight, bias);
     const kernel = (centred ? rowwise.NORM : rowwise.NORM_DIVIDED)[terms ?? "none"];
-    const result = this.#run(kernel, x.shape, [x, statistics, weight, bias].filter((each) => each !== null));
+    const result = this.#run(
+      kernel,
+      x.shape,
+      [x, statistics, weight, bias].filter((each) => each !== null),
+    );
     this.release(statistics);
     return result;
   }
@@ -238,7 +246,7 @@ export class WebglBackend implements Backend {
     return this.#run(attention.MIX_TRANSPOSED, shape, [pattern, x], uniforms);
   }
 
-  /** One row is put behind what is there, where nobody has done so before; the texture has room for more than it shows. */
+  /** One row is put behind what is there, where nobody has done so before; its texture has room. */
   extend(before: Value | null, count: number, fresh: Value): Value {
     const [batches, positions, heads] = fresh.shape;
     const shape = fresh.shape.with(1, count + positions);
@@ -334,9 +342,18 @@ export class WebglBackend implements Backend {
       ? this.#inPlainLoops(sum, (plain, there) => plain.stridedTransposed(there, shape, offset, strides))
       : this.#run(elements.STRIDED_TRANSPOSED, shape, [sum], {
           X_offset: offset,
-          extents: padded(axes.map(({ extent }) => extent), 1),
-          strides: padded(axes.map(({ stride }) => stride), 2 ** 30),
-          own: padded(axes.map((each) => each.own), 0),
+          extents: padded(
+            axes.map(({ extent }) => extent),
+            1,
+          ),
+          strides: padded(
+            axes.map(({ stride }) => stride),
+            2 ** 30,
+          ),
+          own: padded(
+            axes.map((each) => each.own),
+            0,
+          ),
         });
     this.release(sum);
     return result;
@@ -352,11 +369,16 @@ export class WebglBackend implements Backend {
   take(x: Value, axis: number, indices: Int32Array): Value {
     const places = this.upload(Float32Array.from(indices), [indices.length]);
     const isLast = axis === x.shape.length - 1;
-    const result = this.#run(isLast ? elements.TAKE : elements.TAKE_ROWS, x.shape.with(axis, indices.length), [x, places], {
-      extent: x.shape[axis],
-      taken: indices.length,
-      inner: isLast ? 1 : stridesOf(x.shape)[axis] / lastOf(x.shape),
-    });
+    const result = this.#run(
+      isLast ? elements.TAKE : elements.TAKE_ROWS,
+      x.shape.with(axis, indices.length),
+      [x, places],
+      {
+        extent: x.shape[axis],
+        taken: indices.length,
+        inner: isLast ? 1 : stridesOf(x.shape)[axis] / lastOf(x.shape),
+      },
+    );
     this.release(places);
     return result;
   }
@@ -378,7 +400,12 @@ export class WebglBackend implements Backend {
     return this.#run(elements.MATMUL, shape, [a, b], { rows, depth: lastOf(a.shape) });
   }
 
-  #run(kernel: Parameters<TextureValues["run"]>[0], shape: Shape, inputs: readonly Value[], uniforms?: Uniforms): Value {
+  #run(
+    kernel: Parameters<TextureValues["run"]>[0],
+    shape: Shape,
+    inputs: readonly Value[],
+    uniforms?: Uniforms,
+  ): Value {
     return this.#values.run(kernel, shape, inputs, uniforms);
   }
 }

@@ -110,7 +110,7 @@ export class WebglContext {
     queueMicrotask(this.#onLost);
   }
 
-  /** To draw so many texels in a line into; what is in it is undefined. Fails: BadParameter when it would be too large. */
+  /** To draw so many texels in a line into; what is in it is undefined. Fails: BadParameter where it is too large. */
   lineTexture(texels: number, layers = 1): Texture {
     let shift = Math.max(0, Math.ceil(Math.log2(Math.sqrt(texels))));
     while (2 ** shift > this.maxSize) shift--;
@@ -198,8 +198,7 @@ export class WebglContext {
     const { gl } = this;
     this.check();
     this.#bind(0, gl.TEXTURE_2D, texture);
-    const [format, type] =
-      texels instanceof Uint32Array ? [gl.RGBA_INTEGER, gl.UNSIGNED_INT] : [gl.RGBA, gl.FLOAT];
+    const [format, type] = texels instanceof Uint32Array ? [gl.RGBA_INTEGER, gl.UNSIGNED_INT] : [gl.RGBA, gl.FLOAT];
     gl.texSubImage2D(gl.TEXTURE_2D, 0, x, y, width, height, format, type, texels);
   }
 
@@ -221,7 +220,12 @@ export class WebglContext {
     const { gl } = this;
     this.check();
     const program = gl.createProgram();
-    const shaders = ([[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, source]] as const).map(([kind, text]) => {
+    const shaders = (
+      [
+        [gl.VERTEX_SHADER, VERTEX],
+        [gl.FRAGMENT_SHADER, source],
+      ] as const
+    ).map(([kind, text]) => {
       const shader = gl.createShader(kind) as WebGLShader;
       gl.shaderSource(shader, text);
       gl.compileShader(shader);

@@ -167,7 +167,7 @@ export class MatrixUpload implements MatrixWriter {
     const { fold, blocks, firstBlock } = part;
     const perTexel = this.#perTexel;
     const segmentRows = fold[0] * perTexel;
-    for (let k = 0; k < count; ) {
+    for (let k = 0; k < count;) {
       const segment = Math.floor((first + k) / segmentRows);
       const many = Math.min(count - k, (segment + 1) * segmentRows - (first + k));
       const width = Math.ceil(many / perTexel);
@@ -198,7 +198,7 @@ export class MatrixUpload implements MatrixWriter {
     const perTexel = this.#perTexel;
     const begin = Math.max(first / 4, firstBlock);
     const end = Math.min(Math.ceil((first + count) / 4), firstBlock + blocks);
-    for (let block = begin; block < end; ) {
+    for (let block = begin; block < end;) {
       const strip = Math.floor((block - firstBlock) / fold[1]);
       const height = Math.min(end - block, firstBlock + (strip + 1) * fold[1] - block);
       for (let segment = 0; segment < fold[3]; segment++) {
@@ -222,14 +222,7 @@ export class MatrixUpload implements MatrixWriter {
     }
   }
 
-  #send(
-    texture: Texture,
-    x: number,
-    y: number,
-    width: number,
-    height: number,
-    staged: Float32Array | Int8Array,
-  ): void {
+  #send(texture: Texture, x: number, y: number, width: number, height: number, staged: Float32Array | Int8Array): void {
     const texels = staged instanceof Int8Array ? new Uint32Array(staged.buffer) : staged;
     this.#context.write(texture, x, y, width, height, texels);
   }

@@ -40,7 +40,8 @@ export async function tune(
       backend.tilings = [{ ...tiling, cost: 1 }];
       const tileRows = tiling.rows === 1 ? 1 : TILE_ROWS;
       let total = 0;
-      for (const [inputs, outputs] of SHAPES) total += milliseconds(backend, tileRows * tiling.rows, inputs, outputs, now);
+      for (const [inputs, outputs] of SHAPES)
+        total += milliseconds(backend, tileRows * tiling.rows, inputs, outputs, now);
       timed.push({ ...tiling, cost: total / tileRows });
     }
   } catch (error) {

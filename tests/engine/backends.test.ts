@@ -32,9 +32,12 @@ const counted = (delay: number) => {
     backend.product = (x, matrix, bias) =>
       matrix.inputs < 256
         ? product.call(backend, x, matrix, bias)
-        : backend.upload(new Float32Array((x.storage.bytes / 4 / matrix.inputs) * matrix.outputs), [...x.shape.slice(0, -1), matrix.outputs]);
+        : backend.upload(new Float32Array((x.storage.bytes / 4 / matrix.inputs) * matrix.outputs), [
+            ...x.shape.slice(0, -1),
+            matrix.outputs,
+          ]);
     backend.read = (value) => {
-      for (const end = performance.now() + delay; performance.now() < end; );
+      for (const end = performance.now() + delay; performance.now() < end;);
       return read.call(backend, value);
     };
     return backend;
@@ -44,20 +47,29 @@ const counted = (delay: number) => {
 
 describe("a backend that computes wrongly", () => {
   test("is found by its self-check, which names the kernel", async () => {
-    assert.match(String(await selfCheck(await openWrong(), new ReferenceBackend())), /^product of 1 row is off by 0.01/);
+    assert.match(
+      String(await selfCheck(await openWrong(), new ReferenceBackend())),
+      /^product of 1 row is off by 0.01/,
+    );
     assert.equal(await selfCheck(new ReferenceBackend(), new ReferenceBackend()), null);
   });
 
   test("is refused by name, with the reason", async () => {
     const session = new Session({ openers: { wasm: openWrong } });
-    await assert.rejects(session.load(folder, "wasm"), { name: "BackendUnavailable", message: /product of 1 row.*use / });
+    await assert.rejects(session.load(folder, "wasm"), {
+      name: "BackendUnavailable",
+      message: /product of 1 row.*use /,
+    });
   });
 
   test("is passed over by auto, and `loaded` and `backends` say why", async () => {
     const session = new Session({ openers: { wasm: openWrong, webgl: counted(0).open } });
     const loaded = await session.load(folder, "auto");
     assert.equal(loaded.backend, "webgl");
-    assert.deepEqual(loaded.refused.map(({ backend }) => backend), ["wasm"]);
+    assert.deepEqual(
+      loaded.refused.map(({ backend }) => backend),
+      ["wasm"],
+    );
     assert.match(loaded.refused[0].reason, /product of 1 row/);
     const { chosen, refused, names, probe } = await asked(session);
     assert.deepEqual([chosen, refused, Object.keys(probe)], ["webgl", loaded.refused, ["webgl"]]);
@@ -105,13 +117,19 @@ describe("what was measured", () => {
     const without = new Session({ openers: { webgl: counted(20).open, wasm: openWrong }, remembered });
     assert.equal((await asked(without)).chosen, "webgl");
     const nonsense = { recall: async () => ({ wasm: "fast" }), remember: async () => undefined };
-    assert.equal((await asked(new Session({ openers: { webgl: counted(20).open }, remembered: nonsense }))).chosen, "wasm");
+    assert.equal(
+      (await asked(new Session({ openers: { webgl: counted(20).open }, remembered: nonsense }))).chosen,
+      "wasm",
+    );
   });
 });
 
 describe("tilings", () => {
   test("the one that takes least for so many rows", () => {
-    assert.deepEqual([1, 2, 4, 64].map((rows) => tilingFor(rows, UNTIMED).rows), [1, 4, 4, 4]);
+    assert.deepEqual(
+      [1, 2, 4, 64].map((rows) => tilingFor(rows, UNTIMED).rows),
+      [1, 4, 4, 4],
+    );
     const narrow = [...UNTIMED.slice(1).map((each) => ({ ...each, cost: 100 })), UNTIMED[0]];
     assert.equal(tilingFor(64, narrow).rows, 1);
   });
@@ -138,7 +156,12 @@ describe("weights in textures", () => {
       const parts = partsOf(depth, blocks, limits);
       let next = 0;
       let bytes = 0;
-      for (const { firstBlock, blocks: count, fold: [width, height, across, segments], size } of parts) {
+      for (const {
+        firstBlock,
+        blocks: count,
+        fold: [width, height, across, segments],
+        size,
+      } of parts) {
         assert.equal(firstBlock, next);
         next += count;
         bytes += 16 * size[0] * size[1];

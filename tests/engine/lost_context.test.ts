@@ -52,10 +52,13 @@ describe("when a backend is lost", () => {
     await assert.rejects(session.read(tensor), LOST);
     assert.deepEqual([...(await session.read(after)).numbers], [3, 4]);
     const { tensors, bytes, passes, backends } = await ledger();
-    assert.deepEqual(tensors.map(({ tensor: id, state, bytes: size }) => [id, state, size]), [
-      [tensor, "poisoned", 0],
-      [after, "ready", 8],
-    ]);
+    assert.deepEqual(
+      tensors.map(({ tensor: id, state, bytes: size }) => [id, state, size]),
+      [
+        [tensor, "poisoned", 0],
+        [after, "ready", 8],
+      ],
+    );
     assert.deepEqual([bytes, passes, backends.map(({ backend }) => backend)], [8, [], ["reference"]]);
   });
 
@@ -91,12 +94,18 @@ describe("when a backend is lost", () => {
     session.post({ kind: "operate", op: "add", inputs: [made, made], result: doubled });
     const { numbers } = await session.read(doubled);
     await done;
-    assert.deepEqual(numbers, before.map((x) => 2 * x));
+    assert.deepEqual(
+      numbers,
+      before.map((x) => 2 * x),
+    );
     assert.equal(losable.openings, 2);
     assert.equal(fetched.filter((name) => name === "model.safetensors").length > 0, true);
     session.post({ kind: "release", tensors: [made, doubled] });
     const { models, backends } = await ledger();
-    assert.deepEqual(models.map((each) => each.bytes), [bytes]);
+    assert.deepEqual(
+      models.map((each) => each.bytes),
+      [bytes],
+    );
     assert.equal(backends.find(({ backend }) => backend === "webgl")?.bytes, whole);
     assert.deepEqual(await logits(), before);
     assert.equal(losable.openings, 2);
@@ -130,7 +139,14 @@ describe("when a backend is lost", () => {
   test("a generation is ended, and another one works", async () => {
     const { session, losable, model } = await opened();
     const generate = () =>
-      session.ask({ kind: "generate", model, pass: session.name(), tokens: TOKENS[0], maxTokens: 3, sampling: { temperature: 0 } });
+      session.ask({
+        kind: "generate",
+        model,
+        pass: session.name(),
+        tokens: TOKENS[0],
+        maxTokens: 3,
+        sampling: { temperature: 0 },
+      });
     const tokens = ({ message }: { message: Answer }) => (message as Extract<Answer, { kind: "generated" }>).tokens;
     const before = tokens(await generate());
     losable.lose();
@@ -147,7 +163,13 @@ describe("when a backend is lost", () => {
     const filled = await logits({ cache: 2 });
     assert.deepEqual(await logits(), filled);
     const { caches } = await ledger();
-    assert.deepEqual(caches.map(({ cache, length }) => [cache, length]), [[1, 0], [2, 4]]);
+    assert.deepEqual(
+      caches.map(({ cache, length }) => [cache, length]),
+      [
+        [1, 0],
+        [2, 4],
+      ],
+    );
   });
 
   test("where no new context can be had the pass says why, and what to do; a later one tries again", async () => {
@@ -155,7 +177,11 @@ describe("when a backend is lost", () => {
     const before = await logits();
     losable.lose();
     losable.refusal = "the GPU process crashed";
-    await assert.rejects(logits(), { name: "ContextLost", retriable: false, message: /GPU process crashed.*backend wasm/ });
+    await assert.rejects(logits(), {
+      name: "ContextLost",
+      retriable: false,
+      message: /GPU process crashed.*backend wasm/,
+    });
     losable.refusal = null;
     assert.deepEqual(await logits(), before);
   });
@@ -180,7 +206,10 @@ describe("when a backend is lost", () => {
     const { message } = await session.ask({ kind: "benchmark", model, lengths: [2], repetitions: 1 });
     assert.equal((message as Extract<Answer, { kind: "benchmarked" }>).backend, "webgl");
     losable.lose();
-    await assert.rejects(session.ask({ kind: "parity", id: 0, model } as never), (error: Error) => error.name !== "ContextLost");
+    await assert.rejects(
+      session.ask({ kind: "parity", id: 0, model } as never),
+      (error: Error) => error.name !== "ContextLost",
+    );
     assert.equal(losable.openings, 3);
   });
 });

@@ -17,7 +17,12 @@ interface Found {
   ledgers: { webgl: number | null; states: string[]; passes: number; bytes: number }[];
 }
 
-async function loseContext(bundle: string, tokens: number[][], atDraw: number | null, canComeBack: boolean): Promise<Found> {
+async function loseContext(
+  bundle: string,
+  tokens: number[][],
+  atDraw: number | null,
+  canComeBack: boolean,
+): Promise<Found> {
   let gl: WebGL2RenderingContext | null = null;
   let openings = 0;
   const { getContext } = OffscreenCanvas.prototype;
@@ -28,7 +33,10 @@ async function loseContext(bundle: string, tokens: number[][], atDraw: number | 
   } as typeof getContext;
   const lose = () => gl?.getExtension("WEBGL_lose_context")?.loseContext();
 
-  const waiting = new Map<number, { resolve: (answer: Answer & { numbers?: Float32Array }) => void; reject: (error: Failed) => void }>();
+  const waiting = new Map<
+    number,
+    { resolve: (answer: Answer & { numbers?: Float32Array }) => void; reject: (error: Failed) => void }
+  >();
   const engine = createEngine({
     post: (message, attachments) => {
       if (!("id" in message) || message.id === undefined || message.kind === "progress") return;

@@ -28,7 +28,12 @@ const count = (shape: readonly number[]) => shape.reduce((a, b) => a * b, 1);
 const put = (backend: Backend, shape: number[], seed = 1) => backend.upload(noise(count(shape), seed), shape);
 
 /** Written in pieces of 1, 2, 3, … rows, as bytes come over the line. */
-function matrix(backend: Backend, inputs: number, outputs: number, how: { transposed?: boolean; int8?: boolean } = {}): Matrix {
+function matrix(
+  backend: Backend,
+  inputs: number,
+  outputs: number,
+  how: { transposed?: boolean; int8?: boolean } = {},
+): Matrix {
   const { transposed = false, int8 = false } = how;
   const codes = Int8Array.from(noise(inputs * outputs, 5), (x) => Math.round(x * 127));
   const scales = int8 ? noise(outputs, 6) : null;
@@ -44,14 +49,22 @@ function matrix(backend: Backend, inputs: number, outputs: number, how: { transp
 
 const cases: Record<string, Case> = {};
 
-for (const [inputs, outputs] of [[7, 21], [12, 16], [33, 6], [1, 1], [64, 130]]) {
+for (const [inputs, outputs] of [
+  [7, 21],
+  [12, 16],
+  [33, 6],
+  [1, 1],
+  [64, 130],
+]) {
   for (const int8 of [false, true]) {
     for (const transposed of [false, true]) {
       const weight = (b: Backend) => matrix(b, inputs, outputs, { int8, transposed });
       const name = `${inputs} to ${outputs}${int8 ? ", int8" : ""}${transposed ? ", rows of outputs" : ""}`;
       for (const rows of [1, 2, 5, 13]) {
-        cases[`product of ${rows} rows, ${name}`] = (b) => b.product(put(b, [rows, inputs]), weight(b), put(b, [outputs], 3));
-        cases[`transposed product of ${rows} rows, ${name}`] = (b) => b.productTransposed(put(b, [rows, outputs]), weight(b));
+        cases[`product of ${rows} rows, ${name}`] = (b) =>
+          b.product(put(b, [rows, inputs]), weight(b), put(b, [outputs], 3));
+        cases[`transposed product of ${rows} rows, ${name}`] = (b) =>
+          b.productTransposed(put(b, [rows, outputs]), weight(b));
       }
       cases[`columns, ${name}`] = (b) =>
         b.columns(weight(b), Int32Array.of(outputs - 1, 0, Math.floor(outputs / 2), 0), [2, 2]);
@@ -83,7 +96,13 @@ for (const kind of ["geluTanh", "geluErf", "relu", "silu"] as Activation[]) {
 }
 cases["tanh far out"] = (b) => b.unary("tanh", b.upload(wide, [15]));
 
-for (const [width, turned] of [[8, 8], [8, 4], [6, 6], [10, 4], [5, 2]]) {
+for (const [width, turned] of [
+  [8, 8],
+  [8, 4],
+  [6, 6],
+  [10, 4],
+  [5, 2],
+]) {
   cases[`rotate ${turned} of ${width}`] = (b) =>
     b.rotate(put(b, [2, 3, 4, width]), put(b, [2, 3, turned / 2], 2), put(b, [2, 3, turned / 2], 3));
 }
@@ -98,7 +117,11 @@ const reaches: Record<string, Reach | null> = {
   "no mask": null,
 };
 for (const [name, reach] of Object.entries(reaches)) {
-  for (const [heads, keyHeads, width] of [[4, 4, 8], [6, 2, 5], [3, 1, 4]]) {
+  for (const [heads, keyHeads, width] of [
+    [4, 4, 8],
+    [6, 2, 5],
+    [3, 1, 4],
+  ]) {
     const [positions, keys] = [5, 5 + (reach?.offset ?? 4)];
     const q = (b: Backend) => put(b, [2, positions, heads, width]);
     const k = (b: Backend) => put(b, [2, keys, keyHeads, width], 2);
@@ -129,7 +152,8 @@ for (const [name, reach] of Object.entries(reaches)) {
       b.mix(b.upload(new Float32Array(2 * heads * 3 * keys), [2, heads, 3, keys]), spoilt(b), null);
   }
 }
-cases["softmax of rows that are all −∞"] = (b) => b.softmax(b.upload(new Float32Array(12).fill(-Infinity), [1, 2, 2, 3]), null);
+cases["softmax of rows that are all −∞"] = (b) =>
+  b.softmax(b.upload(new Float32Array(12).fill(-Infinity), [1, 2, 2, 3]), null);
 cases["softmax of −∞ and a sink"] = (b) =>
   b.softmax(b.upload(new Float32Array(12).fill(-Infinity), [1, 2, 2, 3]), put(b, [2]));
 cases["softmax of large numbers"] = (b) => b.softmax(b.upload(wide, [1, 1, 3, 5]), null);
@@ -148,12 +172,19 @@ for (const batch of [1, 2]) {
   cases[`extend what was cut back, batch of ${batch}`] = (b) => {
     const trunk = b.extend(null, 0, fresh(b, 4, 1));
     const first = b.extend(trunk, 4, fresh(b, 2, 2));
-    return [trunk, first, b.extend(trunk, 4, fresh(b, 3, 3)), b.extend(first, 2, fresh(b, 2, 4)), b.extend(trunk, 1, fresh(b, 1, 5))];
+    return [
+      trunk,
+      first,
+      b.extend(trunk, 4, fresh(b, 3, 3)),
+      b.extend(first, 2, fresh(b, 2, 4)),
+      b.extend(trunk, 1, fresh(b, 1, 5)),
+    ];
   };
 }
 
 for (const operation of ["sum", "mean", "max", "min", "argmax"] as const) {
-  for (const axis of [0, 1, 2]) cases[`${operation} over axis ${axis}`] = (b) => b.reduce(operation, put(b, [3, 5, 6]), axis);
+  for (const axis of [0, 1, 2])
+    cases[`${operation} over axis ${axis}`] = (b) => b.reduce(operation, put(b, [3, 5, 6]), axis);
   cases[`${operation} of 5003`] = (b) => b.reduce(operation, put(b, [2, 5003]), 1);
   cases[`${operation} of 5003 rows`] = (b) => b.reduce(operation, put(b, [5003, 3]), 0);
 }
@@ -194,7 +225,11 @@ export interface Finding {
 }
 
 /** Every case that is further off than allowed, or fails; and how many were compared. */
-function compareKernels(options: WebglOptions, allowed: number, only = ""): { compared: number; far: Finding[]; most: number } {
+function compareKernels(
+  options: WebglOptions,
+  allowed: number,
+  only = "",
+): { compared: number; far: Finding[]; most: number } {
   const webgl = new WebglBackend(new WebglContext(() => undefined), options);
   const far: Finding[] = [];
   let [compared, most] = [0, 0];
@@ -203,8 +238,14 @@ function compareKernels(options: WebglOptions, allowed: number, only = ""): { co
     compared++;
     const reference = new ReferenceBackend();
     try {
-      const [expected, found] = [reference, webgl].map((b) => [run(b)].flat().map((value) => ({ shape: value.shape, numbers: b.read(value) })));
-      const apart = Math.max(...found.map((each, i) => String(each.shape) === String(expected[i].shape) ? distance(each.numbers, expected[i].numbers) : Infinity));
+      const [expected, found] = [reference, webgl].map((b) =>
+        [run(b)].flat().map((value) => ({ shape: value.shape, numbers: b.read(value) })),
+      );
+      const apart = Math.max(
+        ...found.map((each, i) =>
+          String(each.shape) === String(expected[i].shape) ? distance(each.numbers, expected[i].numbers) : Infinity,
+        ),
+      );
       most = Math.max(most, apart);
       if (!(apart <= allowed)) far.push({ name, distance: apart });
     } catch (error) {
@@ -242,7 +283,12 @@ function sameBits(): Record<string, boolean> {
 }
 
 /** The bytes of each upload while a weight comes in pieces, and those of the weight. */
-function uploadsOf(inputs: number, outputs: number, transposed: boolean, int8: boolean): { largest: number; total: number; matrix: number } {
+function uploadsOf(
+  inputs: number,
+  outputs: number,
+  transposed: boolean,
+  int8: boolean,
+): { largest: number; total: number; matrix: number } {
   const { texSubImage2D } = WebGL2RenderingContext.prototype;
   let [largest, total] = [0, 0];
   WebGL2RenderingContext.prototype.texSubImage2D = function (this: WebGL2RenderingContext, ...given: unknown[]) {
@@ -295,7 +341,13 @@ async function refusalWhere(right: string, wrong: string): Promise<string | null
 }
 
 /** Milliseconds of the self-check of a fresh context, shaders compiled and all; and of the rest of a start. */
-async function startTimes(): Promise<{ check: number; tune: number; recalled: number; rows: number[]; remembered: boolean }> {
+async function startTimes(): Promise<{
+  check: number;
+  tune: number;
+  recalled: number;
+  rows: number[];
+  remembered: boolean;
+}> {
   const remembered = rememberedHere();
   const options = { remembered, now: () => performance.now(), pause: async () => undefined };
   const timed = async (action: () => unknown) => {
@@ -310,7 +362,13 @@ async function startTimes(): Promise<{ check: number; tune: number; recalled: nu
   const next = new WebglBackend(new WebglContext(() => undefined));
   const recalled = await timed(() => tune(next, options));
   const same = JSON.stringify(next.tilings) === JSON.stringify(webgl.tilings);
-  return { check, tune: measured, recalled, rows: webgl.tilings.map(({ rows }) => rows), remembered: same && bytes === 0 };
+  return {
+    check,
+    tune: measured,
+    recalled,
+    rows: webgl.tilings.map(({ rows }) => rows),
+    remembered: same && bytes === 0,
+  };
 }
 
 Object.assign(globalThis, { refusalWhere, startTimes, compareKernels, sameBits, uploadsOf, balance });
