@@ -2,12 +2,18 @@
 // and cancelling work in all of its passes. That its tokens are transformers', test_engine_generation.py says.
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { TextStream } from "../../js_bridge/engine/text_stream.ts";
 import type { Intervention } from "../../js_bridge/protocol.ts";
+import { Tokenizer } from "../../js_bridge/tokenizer/tokenizer.ts";
 import { assertClose, type GenerateParts, open, type Opened, range, rowsOf } from "./opened.ts";
 import { noise, TINY, writeTiny } from "./tiny.ts";
 
 const PROMPT = [1, 2, 3];
+const DEMO_MODEL = fileURLToPath(new URL("../../demo_model", import.meta.url));
 
 let folder: string;
 before(async () => {
@@ -342,5 +348,78 @@ describe("a generation", () => {
       prompts.map(async (tokens) => [...(await model.generate({ tokens, maxTokens: 6 })).tokens]),
     );
     assert.deepEqual(together, alone);
+  });
+
+  test("holds its cache until it ends; passes beside it, nested in its hooks, go on", async () => {
+    const model = await open(folder);
+    const cache = model.cache();
+    const alone = await model.forward({ tokens: [PROMPT], logits: true });
+    const plain = await model.generate({ tokens: PROMPT, maxTokens: 3 });
+    const nested: unknown[] = [];
+    model.session.onHook = async (event) => {
+      model.session.post({ kind: "release", tensors: [event.tensor] });
+      nested.push(await model.forward({ tokens: [[4]], cache }).catch((error: { name: string }) => error.name));
+      nested.push((await model.forward({ tokens: [PROMPT], logits: true })).logits);
+      model.session.post({ kind: "hookAnswer", pass: event.pass, replacement: null });
+    };
+    const hooked = await model.generate({ tokens: PROMPT, maxTokens: 3, cache, hooks: ["blocks.0.hook_resid_mid"] });
+    assert.deepEqual(hooked.tokens, plain.tokens);
+    assert.deepEqual(
+      nested,
+      range(0, 3).flatMap(() => ["CacheMismatch", alone.logits]),
+    );
+    const { caches } = await model.ledger();
+    assert.deepEqual(
+      caches.map((each) => [each.cache, each.length, each.pass]),
+      [[cache, PROMPT.length + 2, null]],
+    );
+  });
+
+  test("goes with its model", async () => {
+    const model = await open(folder, "wasm");
+    model.session.onHook = () => void model.session.ask({ kind: "unload", model: model.model });
+    await assert.rejects(model.generate({ tokens: PROMPT, hooks: ["hook_embed"] }), { name: "PassCancelled" });
+    const { tensors, caches, backends } = await model.ledger();
+    assert.deepEqual([tensors.length, caches], [1, []], "only the tensor that its hook showed");
+    model.session.post({ kind: "release", tensors: tensors.map((each) => each.tensor) });
+    assert.equal(
+      (await model.ledger()).backends.find((each) => each.backend === "wasm")?.bytes,
+      0,
+      JSON.stringify(backends),
+    );
+  });
+
+  test("of logits that are no numbers says so", async () => {
+    const model = await open(folder);
+    const interventions = [{ hook: "unembed.hook_out", action: "set", value: NaN } as const];
+    await assert.rejects(model.generate({ interventions }), {
+      name: "BadParameter",
+      message: /None of the 23 logits is a number/,
+    });
+  });
+});
+
+describe("the text of tokens", () => {
+  test("comes in whole characters, and joined is the text of all", async () => {
+    const read = async (name: string) =>
+      JSON.parse(await readFile(join(DEMO_MODEL, name), "utf8")) as Record<string, unknown>;
+    const tokenizer = new Tokenizer(await read("tokenizer.json"), await read("tokenizer_config.json"));
+    for (const text of ["When Mary gave a drink to John.", "naïve 日本語 🎉🎉 é", "\n\n a  b"]) {
+      const ids = tokenizer.encode(text);
+      for (const before of [[], tokenizer.encode("The")]) {
+        const stream = new TextStream(tokenizer, before);
+        const pieces = [...ids.map((id) => stream.add(id)), stream.end()];
+        assert.equal(pieces.join(""), text);
+        assert.equal(stream.text, text);
+        assert.ok(!pieces.some((piece) => piece.includes("\uFFFD")), JSON.stringify(pieces));
+        if (/[^ -~\n]/.test(text)) assert.ok(ids.length > [...text].length, "some character lies in several tokens");
+      }
+    }
+    const cut = new TextStream(tokenizer, []);
+    assert.equal(
+      cut.add(tokenizer.encode("日")[0]) + cut.end(),
+      "\uFFFD",
+      "what never becomes whole is told at the end",
+    );
   });
 });
