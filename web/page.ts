@@ -50,8 +50,9 @@ async function main(): Promise<void> {
     log: (text) => console.info(text),
     receive: (message, attachments) => {
       showProgress(message);
-      if (message.kind === "warning") showWarning(message);
-      else machine.post(message, attachments);
+      if (message.kind === "warning") return showWarning(message);
+      if (message.kind === "restarted") showRestart(message);
+      machine.post(message, attachments);
     },
   });
   const image = await fetchImage(config.image, status);
@@ -131,6 +132,11 @@ async function main(): Promise<void> {
   function showWarning(message: HostMessage): void {
     const { message: text } = message["error"] as { message: string };
     offer(status, `${text} ✕`, () => undefined);
+  }
+
+  function showRestart(message: HostMessage): void {
+    const reason = String(message["reason"]);
+    offer(status, `The engine stopped (${reason}). A fresh one starts; models load themselves at their next use. ✕`, () => undefined);
   }
 
   function showError(error: string, stack: string): void {
