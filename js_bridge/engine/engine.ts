@@ -334,7 +334,7 @@ class MessageEngine implements Engine {
   }
 
   #openBundle(
-    { bundle, revision, dtype }: LoadRequest,
+    { bundle, revision, dtype, processing = {} }: LoadRequest,
     onProgress: BundleHost["onProgress"],
     signal?: AbortSignal,
   ): Promise<Bundle> {
@@ -342,7 +342,8 @@ class MessageEngine implements Engine {
     const host: BundleHost = { fetchBytes, store, digest, hub, log, onProgress };
     return Bundle.open(resolveBundle?.(bundle) ?? bundle, host, {
       revision,
-      keep: dtype === "int8" ? "prepared" : "files",
+      // Codes of processed weights are not kept: what they are made of is.
+      keep: dtype === "int8" && !Object.values(processing).includes(true) ? "prepared" : "files",
       signal,
     });
   }
