@@ -262,6 +262,7 @@ describe("what can't be done is an error that tells what to do", () => {
 
   test("a model that is unloaded, also while the way back is waiting its turn", async () => {
     const waiting: (() => void)[] = [];
+    let isHeld = false;
     let time = 0;
     const { session, model, taped, difference, gradients } = await opened("wasm", {
       now: () => (time += 100),
@@ -270,7 +271,6 @@ describe("what can't be done is an error that tells what to do", () => {
         else queueMicrotask(action);
       },
     });
-    let isHeld = false;
     const { captured, logits } = await taped(["hook_embed"]);
     isHeld = true;
     const [late] = gradients(difference(logits), captured);
