@@ -1,10 +1,11 @@
 // Runs jobs in this process: a JSON list on standard input, the list of results on standard output.
 
-// With `--mask-offset N` the reference backend's causal mask is wrong by N positions.
+// With `--mask-offset N` the reference backend's causal mask is wrong by N positions; with `--messages` it is not the
+// results that are written but all messages, { request } or { answer }, as they went by.
 
 import type { Reach } from "../../js_bridge/engine/backend.ts";
 import { createEngine } from "../../js_bridge/engine/engine.ts";
-import type { Answer, Attachment } from "../../js_bridge/protocol.ts";
+import type { Answer, Attachment, Request } from "../../js_bridge/protocol.ts";
 import { besideKernels } from "../../js_bridge/kernels/threads.ts";
 import { ReferenceBackend } from "../../js_bridge/kernels/reference.ts";
 import { readFiles } from "../../js_bridge/store/files.ts";
@@ -23,14 +24,22 @@ class WrongMask extends ReferenceBackend {
   }
 }
 
+const messages: ({ request: Request } | { answer: Answer })[] = [];
+
 const engine = createEngine({
   openers: offset === 0 ? {} : { reference: async () => new WrongMask() },
-  post: (message: Answer, attachments: Attachment[]) => queueMicrotask(() => mailbox.onMessage(message, attachments)),
+  post: (message: Answer, attachments: Attachment[]) => {
+    messages.push({ answer: message });
+    queueMicrotask(() => mailbox.onMessage(message, attachments));
+  },
   fetchBytes: readFiles,
   fetchKernels: (file) => readFiles(besideKernels(KERNELS, file)),
 });
 const mailbox: Mailbox = {
-  post: (message, attachments) => engine.handle(message, attachments),
+  post: (message, attachments) => {
+    messages.push({ request: message });
+    engine.handle(message, attachments);
+  },
   onMessage: () => undefined,
 };
 
@@ -42,4 +51,4 @@ for (const job of jobs) {
     results.push({ error: error instanceof Error ? String(error.stack) : error });
   }
 }
-process.stdout.write(JSON.stringify(results));
+process.stdout.write(JSON.stringify(process.argv.includes("--messages") ? messages : results));
