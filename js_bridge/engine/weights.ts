@@ -287,18 +287,12 @@ class Placement {
   #quantised(rows: Float32Array): Int8Array {
     const width = this.#width;
     const codes = new Int8Array(rows.length);
-    if (this.#layout.transposed) {
-      for (let start = 0, row = this.#written; start < rows.length; start += width, row++) {
-        let most = 0;
-        for (let i = 0; i < width; i++) most = Math.max(most, Math.abs(rows[start + i]));
-        const scale = scaleOf(most);
-        this.#setScale(row, scale);
-        for (let i = 0; i < width; i++) codes[start + i] = nearest(rows[start + i] / scale);
-      }
-      return codes;
+    const { transposed } = this.#layout;
+    const scales = transposed ? null : this.#allScales();
+    for (let start = 0, row = this.#written; start < rows.length; start += width, row++) {
+      if (scales === null) this.#setScale(row, quantiseRow(rows, codes, start, width));
+      else for (let i = 0; i < width; i++) codes[start + i] = rows[start + i] / scales[i] + NEAREST - NEAREST;
     }
-    const scales = this.#allScales();
-    for (let i = 0; i < rows.length; i++) codes[i] = nearest(rows[i] / scales[i % width]);
     return codes;
   }
 
@@ -326,25 +320,35 @@ function scaleOf(most: number): number {
   return most === 0 ? 1 : Math.fround(most / 127);
 }
 
-/** Halves to the even neighbour, as NumPy and PyTorch round. */
-function nearest(x: number): number {
-  const below = Math.floor(x);
-  const rest = x - below;
-  if (rest !== 0.5) return rest < 0.5 ? below : below + 1;
-  return below % 2 === 0 ? below : below + 1;
+/** Added and taken away again, it leaves the nearest integer; halves go to the even neighbour, as in NumPy and PyTorch. */
+const NEAREST = 1.5 * 2 ** 52;
+
+/** The codes of one row; answers its factor. */
+function quantiseRow(rows: Float32Array, codes: Int8Array, start: number, width: number): number {
+  let most = 0;
+  for (let at = start; at < start + width; at++) most = Math.max(most, Math.abs(rows[at]));
+  const scale = scaleOf(most);
+  for (let at = start; at < start + width; at++) codes[at] = rows[at] / scale + NEAREST - NEAREST;
+  return scale;
 }
 
 function columnScales(numbers: Float32Array, width: number): Float32Array {
   const most = new Float32Array(width);
-  for (let i = 0; i < numbers.length; i++) most[i % width] = Math.max(most[i % width], Math.abs(numbers[i]));
+  for (let start = 0; start < numbers.length; start += width) {
+    for (let i = 0; i < width; i++) most[i] = Math.max(most[i], Math.abs(numbers[start + i]));
+  }
   return most.map(scaleOf);
 }
 
 function centreColumns(numbers: Float32Array, width: number): void {
   const means = new Float64Array(width);
-  for (let i = 0; i < numbers.length; i++) means[i % width] += numbers[i];
-  const rows = numbers.length / width;
-  for (let i = 0; i < numbers.length; i++) numbers[i] -= means[i % width] / rows;
+  for (let start = 0; start < numbers.length; start += width) {
+    for (let i = 0; i < width; i++) means[i] += numbers[start + i];
+  }
+  for (let i = 0; i < width; i++) means[i] /= numbers.length / width;
+  for (let start = 0; start < numbers.length; start += width) {
+    for (let i = 0; i < width; i++) numbers[start + i] -= means[i];
+  }
 }
 
 type Numbers = Float32Array | Float64Array | Int8Array;
