@@ -17,6 +17,10 @@ from checkpoints import RECIPES
 from distances import TOLERANCE, too_far
 from engine_checkpoints import unpack
 from neuroscope.export import manifest
+from neuroscope.export.bundle import export_bundle
+from neuroscope.export.checkpoint import open_checkpoint
+from neuroscope.export.oracles import TorchOracle
+from neuroscope.export.processing import compatible
 from safetensors.numpy import load_file, save_file
 
 PLACES = [("node", "wasm"), ("chromium", "wasm"), ("chromium", "webgl")]
@@ -70,6 +74,20 @@ def test_reference_backend_runs_a_bundle_too(families, bundle_of, oracle_of, in_
     job = jobs_of(["gemma3"], families, bundle_of)[0]
     (result,) = in_node([{**job, "backend": "reference"}])
     assert too_far(numbers(result), oracle_of("gemma3")[1]) == []
+
+
+def test_processed_bundles_run_with_the_biases_that_appeared_and_say_so(families, in_node, tmp_path):
+    names = ["gpt2", "gpt_neo", "gpt_neox_plain", "qwen2", "gemma3"]
+    folders, processings = {}, {}
+    for name in names:
+        source = families[name].folder
+        processings[name] = compatible(open_checkpoint(source).architecture)
+        made = export_bundle(source, tmp_path / name, processing=processings[name], with_reference=False)
+        folders[name] = made.folder
+    results = in_node([{**job, "backend": "wasm"} for job in jobs_of(names, families, folders.__getitem__)])
+    for name, result in zip(names, results, strict=True):
+        assert too_far(numbers(result), TorchOracle(folders[name]).activations(families[name].tokens)) == [], name
+        assert result["loaded"]["basis"]["weights"] == processings[name].describe()
 
 
 # Mistakes in what the engine reads: each must be seen, so that the tests above would see it in the engine.
