@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
 import type { Answer, ForwardRequest, OperationName, OperationParameters } from "../../js_bridge/protocol.ts";
+import { Losable } from "./faulty_backend.ts";
 import { Session } from "./session.ts";
 import { TINY, writeTiny } from "./tiny.ts";
 
@@ -17,7 +18,7 @@ before(async () => {
   folder = await writeTiny();
 });
 
-type Backend = "reference" | "wasm";
+type Backend = "reference" | "wasm" | "webgl";
 
 async function opened(backend: Backend = "reference", options: ConstructorParameters<typeof Session>[0] = {}) {
   const session = new Session(options);
@@ -281,6 +282,32 @@ describe("what can't be done is an error that tells what to do", () => {
     const gone = { name: "NotTaped", message: /weights of its model are gone/ };
     await assert.rejects(session.read(late), gone);
     await assert.rejects(session.read(gradients(difference(logits), captured)[0]), gone);
+  });
+
+  test("a backend that is lost on the way; the next taped pass has gradients again", async () => {
+    const waiting: (() => void)[] = [];
+    const losable = new Losable();
+    let isHeld = false;
+    let time = 0;
+    const { session, taped, difference, gradients, numbers, ledger } = await opened("webgl", {
+      openers: { webgl: losable.open },
+      now: () => (time += 100),
+      defer: (action) => {
+        if (isHeld) waiting.push(action);
+        else queueMicrotask(action);
+      },
+    });
+    const before = await taped(["hook_embed"]);
+    isHeld = true;
+    const [late] = gradients(difference(before.logits), before.captured);
+    assert.equal(waiting.length, 1);
+    losable.lose();
+    isHeld = false;
+    for (const action of waiting) action();
+    await assert.rejects(session.read(late), { name: "ContextLost", retriable: true });
+    assert.equal((await ledger()).tapes, 0);
+    const after = await taped(["hook_embed"]);
+    assert.ok(!isZero(await numbers(gradients(difference(after.logits), after.captured)[0])));
   });
 
   test("a tape that does not fit the budget fails its pass, and leaves nothing behind", async () => {
