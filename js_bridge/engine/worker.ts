@@ -1,6 +1,5 @@
 // The engine in a worker of the page. The wire is protocol.ts's messages as {message, attachments}, the attachments
-// transferred; the first message is {settings}, what only the page knows, with the channel by which it learns that the
-// worker has died.
+// transferred; the first message is {settings}, what only the page knows.
 
 import { live } from "../host/worker_life.ts";
 import { besideKernels, webThreads } from "../kernels/threads.ts";
@@ -26,8 +25,8 @@ export interface WorkerSettings {
   readonly without?: readonly string[];
 }
 
-export type ToWorker = { settings: WorkerSettings; port?: MessagePort } | { message: Request; attachments: Attachment[] };
-export type FromWorker = { message: Answer; attachments: Attachment[] } | { log: string };
+export type ToWorker = { settings: WorkerSettings } | { message: Request; attachments: Attachment[] };
+export type FromWorker = { message: Answer; attachments: Attachment[] } | { log: string } | { alive: true };
 
 const scope = globalThis as unknown as {
   postMessage(data: FromWorker, transfer: Transferable[]): void;
@@ -84,7 +83,7 @@ let engine: Promise<Engine> | null = null;
 
 scope.onmessage = ({ data }) => {
   if ("settings" in data) {
-    if (data.settings.life !== undefined && data.port !== undefined) live(data.settings.life, data.port);
+    if (data.settings.life !== undefined) live(data.settings.life, () => scope.postMessage({ alive: true }, []));
     engine = start(data.settings);
   } else if (engine === null) log("a message came before the settings, and was dropped");
   else void engine.then((ready) => ready.handle(data.message, data.attachments));

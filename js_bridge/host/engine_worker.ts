@@ -76,11 +76,11 @@ export class EngineWorker {
       if ("log" in event.data) log(event.data.log);
       else if ("message" in event.data) this.#answer(event.data.message as unknown as HostMessage, event.data.attachments);
     };
-    const { life, port } = whenDead(worker, (reason) => {
+    const life = whenDead(worker, (reason) => {
       if (worker === this.#worker) this.#died(worker, reason);
     });
     const settings = { kernels: absolute(kernels), bundles: absolute("bundles/"), without, life, hub: hub ?? undefined };
-    worker.postMessage({ settings, port } satisfies ToWorker, [port]);
+    worker.postMessage({ settings } satisfies ToWorker);
     return worker;
   }
 

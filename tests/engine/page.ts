@@ -21,7 +21,7 @@ async function runJobs(jobs: Job[], settings: WorkerSettings): Promise<unknown[]
   const logs: string[] = [];
   worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
     if ("log" in data) logs.push(data.log);
-    else mailbox.onMessage(data.message, data.attachments);
+    else if ("message" in data) mailbox.onMessage(data.message, data.attachments);
   };
   const failed = new Promise<never>((_, reject) => {
     worker.onerror = (event) => reject(new Error(`worker: ${event.message}`));
