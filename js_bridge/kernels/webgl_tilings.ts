@@ -11,6 +11,7 @@ export interface TimedTiling extends Tiling {
 /** One row by four columns needs no second draw; the others need a draw buffer per texel. */
 export const CANDIDATES: readonly Tiling[] = [
   { rows: 1, texels: 1 },
+  { rows: 1, texels: 2 },
   { rows: 4, texels: 1 },
   { rows: 4, texels: 2 },
   { rows: 8, texels: 1 },
