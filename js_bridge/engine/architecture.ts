@@ -70,7 +70,7 @@ export interface TensorPlan {
   readonly stored: readonly number[];
   /** Stored as [outputs, inputs]. */
   readonly transposed: boolean;
-  /** How the decoder uses it: multiplies by it, looks up its rows (as a product's transposed matrix, or as numbers), adds it. */
+  /** Multiplied by; looked up in, and multiplied by as well; only looked up in; added. */
   readonly use: "matrix" | "table" | "rows" | "vector";
   /** {expert} in them stands for each place along the first axis. */
   readonly parts: readonly string[];
@@ -230,7 +230,8 @@ function windowsOf(rule: WindowRule | null, reader: ConfigReader, layers: number
 function slidingLayers({ layers: listed, otherwise }: WindowRule, reader: ConfigReader, layers: number): boolean[] {
   const given = reader.value(listed);
   if (Array.isArray(given)) return given as boolean[];
-  const each = (isSliding: (layer: number) => boolean) => Array.from({ length: layers }, (_, layer) => isSliding(layer));
+  const each = (isSliding: (layer: number) => boolean) =>
+    Array.from({ length: layers }, (_, layer) => isSliding(layer));
   if (otherwise === "every") return each(() => true);
   if ("from" in otherwise) {
     const first = reader.number(otherwise.from);

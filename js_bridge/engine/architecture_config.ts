@@ -49,7 +49,7 @@ export class ConfigReader {
     return value;
   }
 
-  /** A constant as it is, or what the field says. Fails: BundleRefused for a missing field, or a name without translation. */
+  /** A constant as it is, or what the field says. Fails: BundleRefused for a missing field, or an unknown name in it. */
   value(rule: unknown): unknown {
     if (!isField(rule)) return rule;
     const given = this.#given(rule);

@@ -39,7 +39,7 @@ export interface ForwardOptions {
   readonly isWanted: (name: string) => boolean;
   /** What lies at padding changes no number elsewhere, be it NaN. */
   readonly padding: Padding | null;
-  /** Begins at blocks.<layer>.hook_resid_pre with this value, which is borrowed; layer L: before the final norm. [B T D] */
+  /** Begins at blocks.<layer>.hook_resid_pre with this value, borrowed; layer L: before the final norm. [B T D] */
   readonly start: { readonly layer: number; readonly residual: Value } | null;
   /** Ends before this block (L: before the final norm): the result is the residual stream there. [B T D] */
   readonly stop: number | null;

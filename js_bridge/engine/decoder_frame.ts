@@ -106,7 +106,7 @@ export class Frame {
     return this.keep(this.backend.upload(Float32Array.of(x), [1]));
   }
 
-  /** Stops at a hook point that somebody wants; takes over the value, and the one that is sent back; both live on here. */
+  /** Stops at a hook point that somebody wants; takes over the value, and the one that is sent back. */
   *point(name: string, value: Value): Stretch {
     this.keep(value);
     if (!this.isWanted(name)) return value;

@@ -3,11 +3,16 @@
 // stays in the backend. Its hook points have one axis for rows and positions together, as in TransformerLens.
 // Source: the gpt-oss model card (OpenAI, 2025), section 2.2, for the clamped, biased SwiGLU.
 
-import type { Value } from "./backend.ts";
+import type { Matrix, Value } from "./backend.ts";
 import type { Frame, Stretch } from "./decoder_frame.ts";
 
+interface ExpertSettings {
+  readonly alpha: number;
+  readonly limit: number;
+}
+
 /** The caller owns the result. [B T D] */
-export function* mixExperts(frame: Frame, settings: { alpha: number; limit: number }, x: Value): Stretch {
+export function* mixExperts(frame: Frame, settings: ExpertSettings, x: Value): Stretch {
   const { backend, context } = frame;
   const { E: experts, X: chosen, D: model } = context.dimensions;
   const input = yield* frame.point("mlp.hook_pre", backend.retain(x)); // B T D
@@ -62,7 +67,8 @@ export function* mixExperts(frame: Frame, settings: { alpha: number; limit: numb
 }
 
 /** What one expert makes of its tokens, which are handed over. [n D] */
-function answer({ backend, context, at }: Frame, settings: { alpha: number; limit: number }, expert: number, x: Value): Value {
+function answer(frame: Frame, { alpha, limit }: ExpertSettings, expert: number, x: Value): Value {
+  const { backend, context, at } = frame;
   const { matrices, vectors } = context.weights;
   const name = `${at}mlp.experts.${expert}.`;
   const values: Value[] = [x];
@@ -71,10 +77,9 @@ function answer({ backend, context, at }: Frame, settings: { alpha: number; limi
     return value;
   };
   const read = (part: string, from: Value) =>
-    backend.product(from, matrices.get(`${name}W_${part}`) as never, vectors.get(`${name}b_${part}`) ?? null);
+    backend.product(from, matrices.get(`${name}W_${part}`) as Matrix, vectors.get(`${name}b_${part}`) ?? null);
   const number = (n: number) => keep(backend.upload(Float32Array.of(n), [1]));
   try {
-    const { alpha, limit } = settings;
     const shape = [x.shape[0], context.dimensions.F];
     const gate = keep(backend.binary("minimum", keep(read("gate", x)), number(limit), shape));
     const bounded = keep(backend.binary("minimum", keep(read("in", x)), number(limit), shape));

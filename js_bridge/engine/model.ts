@@ -73,7 +73,7 @@ async function weightFilesOf(bundle: Bundle): Promise<string[]> {
   return [...new Set(Object.values(index.weight_map ?? {}))].sort();
 }
 
-/** Fails: BundleRefused for a tensor that is missing or has another shape than the config says; what was loaded is freed. */
+/** Fails: BundleRefused for a tensor that is missing, or lies otherwise than config.json says; frees what was loaded. */
 export async function loadModel(
   id: ModelId,
   name: string,

@@ -89,7 +89,8 @@ function rotation(
     case "yarn": {
       const factor = number("factor");
       const original = number("original_max_position_embeddings", positions);
-      return { ...unscaled, frequencies: stretchedByParts(plain, base, original, settings, number), factor: yarnFactor(factor, settings) };
+      const frequencies = stretchedByParts(plain, base, original, settings, number);
+      return { ...unscaled, frequencies, factor: yarnFactor(factor, settings) };
     }
     case "longrope": {
       const declared = settings.original_max_position_embeddings ?? config.value(rule.original ?? null);

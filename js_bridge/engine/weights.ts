@@ -62,7 +62,7 @@ export class WeightLoader implements Weights {
 
   /**
    * A tensor that is multiplied by, and looked up where it is a table; once per treatment. Answers the codes that it
-   * was quantised to, where they are `kept`.
+   * was quantised to, where it `keeps` them.
    */
   async addMatrices(
     plan: TensorPlan,
@@ -320,7 +320,7 @@ function scaleOf(most: number): number {
   return most === 0 ? 1 : Math.fround(most / 127);
 }
 
-/** Added and taken away again, it leaves the nearest integer; halves go to the even neighbour, as in NumPy and PyTorch. */
+/** Added and taken away again, it leaves the nearest integer; halves go to the even neighbour, as in NumPy. */
 const NEAREST = 1.5 * 2 ** 52;
 
 /** The codes of one row; answers its factor. */

@@ -28,7 +28,7 @@ export interface LoadedWeights {
   readonly changes: string;
 }
 
-/** Fails: BundleRefused for a tensor that is missing, or lies otherwise than the config says; what was loaded is freed. */
+/** Fails: BundleRefused for a tensor that is missing, or lies otherwise than config.json says; frees what was loaded. */
 export async function loadWeights(
   bundle: Bundle,
   entries: ReadonlyMap<string, TensorEntry>,
@@ -124,7 +124,8 @@ class WeightLoad {
     const kept = this.#quantises ? await prepared?.get(tensor, "float32") : null;
     const stored = kept == null ? await this.#open(placed) : openNumbers(plan, kept);
     if (stored.dtype !== "F32") this.#dtypes.add(DTYPES[stored.dtype]);
-    const copy = this.#quantises && kept == null && prepared !== null ? new Float32Array(elementsOf(plan.stored)) : null;
+    const isKept = this.#quantises && kept == null && prepared !== null;
+    const copy = isKept ? new Float32Array(elementsOf(plan.stored)) : null;
     let seen = 0;
     const see = (numbers: Float32Array): void => {
       copy?.set(numbers, seen);

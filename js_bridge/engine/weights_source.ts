@@ -1,10 +1,11 @@
 // The tensors of a checkpoint as pieces of whole rows, so that no tensor has to be in memory at once: float32, float16
 // and bfloat16 widened exactly, int8 codes with their scales, gpt_oss's MXFP4 blocks decoded.
-// Source: the safetensors format; OCP Microscaling Formats (MX) 1.0 for MXFP4: 4-bit floats, 32 of which share a power of 2.
+// Source: the safetensors format; OCP Microscaling Formats (MX) 1.0 for MXFP4, 4-bit floats of which 32 share a power
+// of two.
 
 import type { Bundle } from "../store/bundle.ts";
-import type { TensorPlan } from "./architecture.ts";
 import { readTensor, type TensorEntry } from "../store/safetensors.ts";
+import type { TensorPlan } from "./architecture.ts";
 import { EngineError } from "./errors.ts";
 import { elementsOf } from "./shape.ts";
 
@@ -86,7 +87,10 @@ export async function openTensor(
   return { dtype, shape, transposed, scales, pieces: (index, count) => codePieces(bundle, entry, index, count) };
 }
 
-/** A tensor held in MXFP4: per matrix [outputs, inputs], as blocks [… outputs, inputs/32, 16] and scales [… outputs, inputs/32]. */
+/**
+ * A tensor held in MXFP4: per matrix [outputs, inputs], as blocks [… outputs, inputs/32, 16] and scales
+ * [… outputs, inputs/32].
+ */
 export function openPacked(bundle: Bundle, blocks: TensorEntry, scales: TensorEntry): StoredTensor {
   return {
     dtype: "MXFP4",

@@ -21,7 +21,8 @@ function positionsOf({ shape }: Value, numbers: Float32Array, row: number, from:
 
 function assertNear(ours: Float32Array, theirs: Float32Array, tolerance: number, what: string): void {
   assert.equal(ours.length, theirs.length, what);
-  const far = ours.reduce((most, each, i) => Math.max(most, Number.isNaN(each) ? Infinity : Math.abs(each - theirs[i])), 0);
+  const distance = (each: number, i: number) => (Number.isNaN(each) ? Infinity : Math.abs(each - theirs[i]));
+  const far = ours.reduce((most, each, i) => Math.max(most, distance(each, i)), 0);
   assert.ok(far <= tolerance, `${what}: ${far}`);
 }
 

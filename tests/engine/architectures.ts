@@ -12,6 +12,7 @@ import type { WeightOptions } from "../../js_bridge/engine/weights_load.ts";
 import { ReferenceBackend } from "../../js_bridge/kernels/reference.ts";
 import { openWasmBackend } from "../../js_bridge/kernels/wasm.ts";
 import { Bundle } from "../../js_bridge/store/bundle.ts";
+import type { ChunkStore } from "../../js_bridge/store/chunk_store.ts";
 import { readFiles } from "../../js_bridge/store/files.ts";
 import { KERNELS } from "./session.ts";
 import { noise, safetensors } from "./tiny.ts";
@@ -85,8 +86,14 @@ export async function writeFamily(config: Config, bytes = safetensors(tensorsOf(
   return folder;
 }
 
-export async function openFamily(folder: string, backend: Backend, options: Partial<WeightOptions> = {}): Promise<Model> {
-  const bundle = await Bundle.open(folder, { fetchBytes: readFiles, store: null, onProgress: () => undefined });
+export async function openFamily(
+  folder: string,
+  backend: Backend,
+  options: Partial<WeightOptions> = {},
+  store: ChunkStore | null = null,
+): Promise<Model> {
+  const host = { fetchBytes: readFiles, store, onProgress: () => undefined };
+  const bundle = await Bundle.open(folder, host, { keep: store === null ? "files" : "prepared" });
   const checkpoint = await readCheckpoint(bundle);
   const model = await loadModel(1, "family", bundle, checkpoint, backend, options);
   await bundle.close();
@@ -105,7 +112,10 @@ export type Parts = Partial<ForwardOptions> & {
 };
 
 /** The result of a pass and the names of the points it stopped at; it asserts nothing. */
-export function pass({ backend, architecture, weights }: Model, { rows, change, ...options }: Parts): { result: Value; names: string[] } {
+export function pass(
+  { backend, architecture, weights }: Model,
+  { rows, change, ...options }: Parts,
+): { result: Value; names: string[] } {
   const ids = Int32Array.from(rows.flat());
   const steps = forward(backend, architecture, weights, {
     ...WHOLE_PASS,

@@ -2,12 +2,15 @@
 // pieces, and refused by name. The oracle is the same arithmetic on whole tensors, written plainly here.
 
 import assert from "node:assert/strict";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { describe, test } from "node:test";
 import { architectureOf, type TensorPlan } from "../../js_bridge/engine/architecture.ts";
 import type { Matrix, MatrixLayout, MatrixWriter } from "../../js_bridge/engine/backend.ts";
 import { ReferenceBackend } from "../../js_bridge/kernels/reference.ts";
+import { openMemoryChunks } from "../../js_bridge/store/memory_chunks.ts";
 import { BACKENDS, CONFIGS, openFamily, pass, type Tensors, tensorsOf, writeFamily } from "./architectures.ts";
-import { noise, safetensors } from "./tiny.ts";
+import { noise, safetensors, writeManifest } from "./tiny.ts";
 
 const ROWS = [[3, 1, 4, 1, 5, 9, 2, 6]];
 
@@ -52,7 +55,10 @@ function outputsOf({ stored, transposed, use }: TensorPlan): number[][] {
 }
 
 /** Each number as its code times its output's factor, and the factors and codes themselves. */
-function rounded(plan: TensorPlan, numbers: Float32Array): { widened: Float32Array; codes: Int8Array; scales: Float32Array } {
+function rounded(
+  plan: TensorPlan,
+  numbers: Float32Array,
+): { widened: Float32Array; codes: Int8Array; scales: Float32Array } {
   const [widened, codes] = [new Float32Array(numbers.length), new Int8Array(numbers.length)];
   const outputs = outputsOf(plan);
   const scales = Float32Array.from(outputs, (places) => Math.max(...places.map((at) => Math.abs(numbers[at]))) / 127);
@@ -65,7 +71,11 @@ function rounded(plan: TensorPlan, numbers: Float32Array): { widened: Float32Arr
   return { widened, codes, scales };
 }
 
-async function logitsOf(folder: string, backend = "reference", options = {}): Promise<{ logits: Float32Array; dtype: string }> {
+async function logitsOf(
+  folder: string,
+  backend = "reference",
+  options = {},
+): Promise<{ logits: Float32Array; dtype: string }> {
   const home = await BACKENDS[backend]();
   const model = await openFamily(folder, home, options);
   const { result } = pass(model, { rows: ROWS });
@@ -143,6 +153,24 @@ describe("int8", () => {
   }
 });
 
+test("what a load made of weights is kept, and the next load reads no weights", async () => {
+  const store = openMemoryChunks();
+  for (const family of ["gpt2", "llama", "gpt_oss"]) {
+    const folder = await writeFamily(CONFIGS[family]);
+    await writeManifest(folder, 1024);
+    const opened = async () => {
+      const backend = new ReferenceBackend();
+      const model = await openFamily(folder, backend, { quantises: true }, store);
+      assert.equal(model.dtype, "int8");
+      return backend.read(pass(model, { rows: ROWS }).result);
+    };
+    const first = await opened();
+    const weights = join(folder, "model.safetensors");
+    await writeFile(weights, new Uint8Array((await readFile(weights)).length));
+    assert.deepEqual(await opened(), first, family);
+  }
+});
+
 describe("MXFP4", () => {
   const config = {
     ...CONFIGS.gpt_oss,
@@ -172,7 +200,8 @@ describe("MXFP4", () => {
       for (let at = 0; at < random.length; at++) {
         const code = Math.floor((random[at] + 1) * 8);
         blocks[at >> 1] |= at % 2 === 0 ? code : code << 4;
-        const [expert, output, input] = [Math.floor(at / (outputs * inputs)), Math.floor(at / inputs) % outputs, at % inputs];
+        const [row, input] = [Math.floor(at / inputs), at % inputs];
+        const [expert, output] = [Math.floor(row / outputs), row % outputs];
         const scale = 2 ** (exponents[Math.floor(at / 32)] - 127);
         numbers[(expert * inputs + input) * outputs + output] = (code < 8 ? 1 : -1) * VALUES[code % 8] * scale;
       }
