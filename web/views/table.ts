@@ -11,7 +11,10 @@ export const table: ViewFunction<TablePart> = (element, data, emit) => {
   const grid = document.createElement("table");
   grid.className = "data";
   let current = data;
-  figure.append(caption, grid, saveButtons(document, {
+  const scroll = document.createElement("div");
+  scroll.className = "scroll";
+  scroll.append(grid);
+  figure.append(caption, scroll, saveButtons(document, {
     CSV: () => ({ name: "table.csv", type: "text/csv", content: toCsv(current) }),
     JSON: () => ({ name: "table.json", type: "application/json", content: toJson(current) }),
   }));
