@@ -35,9 +35,13 @@ export function divisor(sweep: Sweep, gradient: Value, result: Value, scale: Val
   return backend.unary("negate", sweep.keep(backend.binary("divide", sums, scale, scale.shape)));
 }
 
-/** Scale and division at once: what is left of the gradient without its part along the normalized row, over the scale. */
+/**
+ * The two ways back through a whole norm: through the division, and through its scale. Apart, and by the same kernels
+ * as without fusing, so that a gradient has the same bits whether or not anybody looks at scale and normalized.
+ */
 export function norm(
   sweep: Sweep,
+  way: "division" | "scale",
   gradient: Value,
   x: Value,
   weight: Value | null,
@@ -45,14 +49,12 @@ export function norm(
   centred: boolean,
 ): Value {
   const { backend } = sweep;
-  const scale = sweep.keep(backend.normScale(x, epsilon, centred));
+  const once = (name: string, make: () => Value) => sweep.once(name, () => sweep.keep(make()));
+  const scale = once("scale", () => backend.normScale(x, epsilon, centred));
+  const weighted = weight === null ? gradient : once("weighted", () => backend.affine(gradient, weight, null));
+  if (way === "division") return backend.normalize(weighted, scale, centred);
   const normalized = sweep.keep(backend.normalize(x, scale, centred));
-  const weighted = weight === null ? gradient : sweep.keep(backend.affine(gradient, weight, null));
-  const products = sweep.keep(backend.binary("multiply", weighted, normalized, x.shape));
-  const means = sweep.keep(backend.reduce("mean", products, x.shape.length - 1));
-  const along = sweep.keep(backend.binary("multiply", normalized, means, x.shape));
-  const across = sweep.keep(backend.binary("subtract", weighted, along, x.shape));
-  return backend.normalize(across, scale, centred);
+  return normScale(sweep, sweep.keep(divisor(sweep, weighted, normalized, scale)), x, scale, centred);
 }
 
 // ── Attention ───────────────────────────────────────────────────────────────────────────────────────────────────────

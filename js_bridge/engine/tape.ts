@@ -179,9 +179,14 @@ export class Tape implements Backend {
   }
 
   norm(x: Value, weight: Value | null, bias: Value | null, epsilon: number, centred: boolean): Value {
-    const back: Back = (gradient, sweep) => rules.norm(sweep, gradient, x, weight, epsilon, centred);
-    const result = this.plain.norm(x, weight, bias, epsilon, centred);
-    return this.#remember(result, [{ value: x, back, keeps: [x], weights: [weight] }]);
+    const back =
+      (way: "division" | "scale"): Back =>
+      (gradient, sweep) =>
+        rules.norm(sweep, way, gradient, x, weight, epsilon, centred);
+    return this.#remember(this.plain.norm(x, weight, bias, epsilon, centred), [
+      { value: x, back: back("division"), keeps: [x], weights: [weight] },
+      { value: x, back: back("scale") },
+    ]);
   }
 
   activate(kind: Activation, x: Value): Value {
