@@ -15,31 +15,19 @@ from tests.page.conftest import SECONDS, Requests, open_lens
 WEIGHTS = "model.safetensors"
 
 FLIP_A_STORED_BYTE = """
-() => new Promise((resolve, reject) => {
-    const opening = indexedDB.open("neuroscope");
-    opening.onerror = () => reject(opening.error);
-    opening.onsuccess = () => {
-        const store = opening.result.transaction("chunks", "readwrite").objectStore("chunks");
-        const keys = store.getAllKeys();
-        keys.onsuccess = () => {
-            let largest = null;
-            let waiting = keys.result.length;
-            for (const key of keys.result) {
-                const reading = store.get(key);
-                reading.onsuccess = () => {
-                    const bytes = reading.result;
-                    if (!largest || bytes.length > largest.bytes.length) largest = { key, bytes };
-                    if (--waiting > 0) return;
-                    largest.bytes[1000] ^= 1;
-                    store.put(largest.bytes, largest.key).onsuccess = () => {
-                        opening.result.close();
-                        resolve(keys.result.length);
-                    };
-                };
-            }
-        };
-    };
-})
+async () => {
+    const done = (request) => new Promise((resolve) => (request.onsuccess = () => resolve(request.result)));
+    const database = await done(indexedDB.open("neuroscope"));
+    const chunks = () => database.transaction("chunks", "readwrite").objectStore("chunks");
+    const keys = await done(chunks().getAllKeys());
+    const kept = await Promise.all(keys.map((key) => done(chunks().get(key))));
+    const largest = kept.reduce((best, each, i) => (each.blob.size > kept[best].blob.size ? i : best), 0);
+    const bytes = new Uint8Array(await kept[largest].blob.arrayBuffer());
+    bytes[1000] ^= 1;
+    await done(chunks().put({ ...kept[largest], blob: new Blob([bytes]) }, keys[largest]));
+    database.close();
+    return keys.length;
+}
 """
 
 
