@@ -15,7 +15,7 @@ export interface NodeEngineOptions {
   readonly bundles: Record<string, string>;
   /** What `auto` means here. */
   readonly backend: string;
-  /** The path of kernels.wasm, with what is built beside it; null where no bundle is given, so that nothing can be computed. */
+  /** The path of kernels.wasm, the others beside it; null where no bundle is given, so that nothing can be computed. */
   readonly kernels: string | null;
 }
 

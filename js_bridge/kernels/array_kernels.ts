@@ -1,5 +1,5 @@
-// The decoder's kernels that touch no weights, as their formulas over flat Float32Arrays: what `reference` runs, and what
-// the fast backends are compared with. Sums are kept in float64.
+// The decoder's kernels that touch no weights, as their formulas over flat Float32Arrays: what `reference` runs, and
+// what the fast backends are compared with. Sums are kept in float64.
 
 import type { Activation, Reach, ScoreOptions, Value } from "../engine/backend.ts";
 import { lastOf } from "../engine/shape.ts";

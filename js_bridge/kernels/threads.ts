@@ -43,7 +43,7 @@ export function threadsFor(concurrency: number): number {
   return Math.max(1, Math.min(MOST, concurrency <= 2 ? concurrency : Math.ceil(concurrency / 2)));
 }
 
-/** Module workers of a page or of another worker; only where memory may be shared. `kernels` is kernels.wasm's address. */
+/** Module workers of a page or of a worker; null where memory may not be shared. `kernels` is kernels.wasm's address. */
 export function webThreads(kernels: string): ThreadHost | null {
   if (typeof Worker !== "function" || globalThis.crossOriginIsolated !== true) return null;
   const script = besideKernels(kernels, THREAD_SCRIPT);

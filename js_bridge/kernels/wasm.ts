@@ -1,7 +1,16 @@
 // The backend in WebAssembly SIMD: tensors in the memory of kernels.wasm, one kernel for each operation (wasm_module.ts
 // opens them, assembly/ has them). `reference` is what every one of them is compared with.
 
-import type { Activation, Matrix, MatrixLayout, MatrixWriter, Reach, ScoreOptions, Storage, Value } from "../engine/backend.ts";
+import type {
+  Activation,
+  Matrix,
+  MatrixLayout,
+  MatrixWriter,
+  Reach,
+  ScoreOptions,
+  Storage,
+  Value,
+} from "../engine/backend.ts";
 import { EngineError } from "../engine/errors.ts";
 import { broadcastStrides, elementsOf, lastOf, sameShape } from "../engine/shape.ts";
 import type { BinaryOperation, Reduction, Shape, UnaryOperation } from "../protocol.ts";
@@ -221,7 +230,7 @@ export class WasmBackend extends ArrayBackend {
     return result;
   }
 
-  /** In place where `before` shows all that its storage holds and there is room behind it; a copy grows with room to spare. */
+  /** In place where `before` shows all that its storage holds and there is room behind it; else a copy, with spare room. */
   extend(before: Value | null, count: number, fresh: Value): Value {
     const [batches, positions, heads, width] = fresh.shape;
     const row = heads * width;

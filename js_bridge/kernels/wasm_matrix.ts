@@ -21,7 +21,12 @@ export interface Room {
   free(start: number): void;
 }
 
-export function writePanels(kernels: Kernels, room: Room, layout: MatrixLayout, counted: (bytes: number) => void): MatrixWriter {
+export function writePanels(
+  kernels: Kernels,
+  room: Room,
+  layout: MatrixLayout,
+  counted: (bytes: number) => void,
+): MatrixWriter {
   const { inputs, outputs, transposed, scales } = layout;
   const width = transposed ? inputs : outputs;
   const numberBytes = scales === null ? 4 : 1;

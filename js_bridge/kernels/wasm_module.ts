@@ -140,9 +140,8 @@ function sharedMemory(): { memory: WebAssembly.Memory; pages: number } {
 }
 
 function unavailable(text: string): EngineError {
-  return new EngineError("BackendUnavailable", `Backend wasm: ${text}; build it with: node js_bridge/kernels/build.ts`, {
-    backend: "wasm",
-  });
+  const remedy = "build it with: node js_bridge/kernels/build.ts";
+  return new EngineError("BackendUnavailable", `Backend wasm: ${text}; ${remedy}`, { backend: "wasm" });
 }
 
 export class Kernels {

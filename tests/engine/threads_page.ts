@@ -1,4 +1,4 @@
-// A page whose worker runs a few kernels with whatever threads the page lets it have; `runKernels` for Playwright to call.
+// A page whose worker runs a few kernels with whatever threads it gets; `runKernels` for Playwright to call.
 // The same file is the page and its worker.
 
 import { laidOut } from "../../js_bridge/engine/backend.ts";

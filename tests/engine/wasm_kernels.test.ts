@@ -16,7 +16,9 @@ import { noise } from "./tiny.ts";
 /** A build of the kernels, and threads; each unit of work goes out alone, so that small shapes are shared too. */
 async function opened(relaxed: boolean, threads: number): Promise<WasmBackend> {
   const backend = await openWasmBackend({
-    fetchKernels: async (file) => (!relaxed && file.includes("relaxed") ? null : readFiles(besideKernels(KERNELS, file))),
+    fetchKernels: async (file) => {
+      return !relaxed && file.includes("relaxed") ? null : readFiles(besideKernels(KERNELS, file));
+    },
     threads: threads === 1 ? null : nodeThreads(KERNELS, threads),
     portion: 1,
   });
@@ -51,15 +53,16 @@ function result(backend: Backend, kernel: Kernel): Float32Array {
   return numbers;
 }
 
-/** At most `tolerance` from the formula, relative where numbers are above 1; the same bits from any number of threads. */
+/** At most `tolerance` from the formula, relative where numbers are above 1; the same bits from any count of threads. */
 function agrees(name: string, kernel: Kernel, tolerance = 2e-6): void {
   const expected = result(new ReferenceBackend(), kernel);
   for (const [build, backends] of Object.entries({ plain, relaxed })) {
     const first = result(backends[0], kernel);
     assert.equal(first.length, expected.length, `${name}: size`);
     for (const [i, x] of expected.entries()) {
-      const close = Number.isFinite(x) ? Math.abs(first[i] - x) <= tolerance * Math.max(1, Math.abs(x)) : Object.is(first[i], x);
-      assert.ok(close, `${name}, ${build}: number ${i} is ${first[i]}, by its formula ${x}`);
+      const allowed = tolerance * Math.max(1, Math.abs(x));
+      const isClose = Number.isFinite(x) ? Math.abs(first[i] - x) <= allowed : Object.is(first[i], x);
+      assert.ok(isClose, `${name}, ${build}: number ${i} is ${first[i]}, by its formula ${x}`);
     }
     for (const more of backends.slice(1)) {
       assert.deepEqual(result(more, kernel), first, `${name}, ${build}, ${more.threads} threads`);
@@ -83,7 +86,8 @@ describe("products", () => {
     test(`of float32, ${transposed ? "[outputs, inputs]" : "[inputs, outputs]"} in the file`, () => {
       for (const [rows, inputs, outputs] of SHAPES) {
         const layout = { inputs, outputs, transposed, scales: null };
-        const [x, y, bias, w] = [random(rows, inputs), random(rows, outputs), random(outputs), noise(inputs * outputs, 9)];
+        const [x, y, bias] = [random(rows, inputs), random(rows, outputs), random(outputs)];
+        const w = noise(inputs * outputs, 9);
         const shape = `${rows} ${inputs} ${outputs}`;
         agrees(`product ${shape}`, (backend, keep) => {
           const matrix = laidOut(backend, w, layout);
@@ -191,9 +195,10 @@ describe("products", () => {
   });
 
   test("of two tensors", () => {
-    for (const [batches, m, n, o] of [[1, 1, 1, 1], [2, 3, 5, 7], [3, 4, 9, 33], [1, 6, 31, 20]]) // prettier-ignore
-      agrees("matmul", ((a, b) => (backend: Backend, keep: (value: Value) => Value) =>
-        backend.matmul(keep(a(backend)), keep(b(backend))))(random(batches, m, n), random(batches, n, o)), 1e-5); // prettier-ignore
+    for (const [batches, m, n, o] of [[1, 1, 1, 1], [2, 3, 5, 7], [3, 4, 9, 33], [1, 6, 31, 20]]) { // prettier-ignore
+      const [a, b] = [random(batches, m, n), random(batches, n, o)];
+      agrees("matmul", (backend, keep) => backend.matmul(keep(a(backend)), keep(b(backend))), 1e-5);
+    }
   });
 });
 
@@ -251,7 +256,7 @@ describe("rows", () => {
       for (const shape of [[5], [3, 7], [2, 5, 9], [4, 1, 6], [3, 129, 2]]) {
         for (const axis of shape.keys()) {
           const x = random(...shape);
-          agrees(`${operation} of [${shape}]`, (backend, keep) => backend.reduce(operation, keep(x(backend)), axis), 1e-6);
+          agrees(`${operation} of [${shape}]`, (b, keep) => b.reduce(operation, keep(x(b)), axis), 1e-6);
         }
       }
     }
@@ -280,8 +285,9 @@ describe("number by number", () => {
     });
 
     test(`${kind} keeps its digits where it is small`, () => {
-      const expected = result(new ReferenceBackend(), (b, keep) => b.activate(kind, keep(b.upload(points, [points.length]))));
-      const found = result(relaxed[0], (b, keep) => b.activate(kind, keep(b.upload(points, [points.length]))));
+      const kernel: Kernel = (b, keep) => b.activate(kind, keep(b.upload(points, [points.length])));
+      const expected = result(new ReferenceBackend(), kernel);
+      const found = result(relaxed[0], kernel);
       for (const [i, x] of points.entries()) {
         // The plain formulas themselves lose digits below -3, where they add to -1.
         if (x < -3 && kind !== "silu") continue;
@@ -334,8 +340,11 @@ describe("number by number", () => {
   test("select, slices and permutations", () => {
     const [a, b] = [random(3, 5, 4), random(4)];
     const mask = Float32Array.from({ length: 15 }, (_, i) => Number(i % 2));
-    agrees("select", (backend, keep) =>
-      backend.select(keep(backend.upload(mask, [3, 5, 1])), keep(a(backend)), keep(b(backend)), [3, 5, 4]), 0); // prettier-ignore
+    const select: Kernel = (backend, keep) => {
+      const condition = keep(backend.upload(mask, [3, 5, 1]));
+      return backend.select(condition, keep(a(backend)), keep(b(backend)), [3, 5, 4]);
+    };
+    agrees("select", select, 0);
     for (const [shape, offset, strides] of [
       [[5, 3], 2, [4, 20]],
       [[4, 5, 3], 0, [1, 4, 20]],
@@ -352,7 +361,7 @@ describe("number by number", () => {
   test("rotation of whole and of partial heads", () => {
     for (const [heads, width, half] of [[1, 2, 1], [3, 10, 3], [2, 16, 8], [5, 12, 4]]) { // prettier-ignore
       const [x, cos, sin] = [random(2, 3, heads, width), random(2, 3, half), random(2, 3, half)];
-      agrees("rotate", (backend, keep) => backend.rotate(keep(x(backend)), keep(cos(backend)), keep(sin(backend))), 1e-6);
+      agrees("rotate", (b, keep) => b.rotate(keep(x(b)), keep(cos(b)), keep(sin(b))), 1e-6);
     }
   });
 });
@@ -408,7 +417,8 @@ describe("attention", () => {
     for (const backend of [...plain, ...relaxed]) {
       const [found, expected] = [result(backend, z(dirty, reach)), result(backend, z(clean, reach))];
       assert.deepEqual(found.subarray(starts[0] * H * K), expected.subarray(starts[0] * H * K));
-      assert.deepEqual(found.subarray(0, starts[0] * H * K), new Float32Array(starts[0] * H * K), "a query of padding sees nothing");
+      // A query of padding sees nothing.
+      assert.deepEqual(found.subarray(0, starts[0] * H * K), new Float32Array(starts[0] * H * K));
     }
   });
 
@@ -416,7 +426,9 @@ describe("attention", () => {
     const values = noise(5 * 2 * 9, 2);
     values.fill(NaN, 3 * 18, 4 * 18);
     const pattern = noise(4 * 2 * 5, 3).map((x, i) => (i % 5 === 3 ? 0 : x));
-    agrees("mix", (b, keep) => b.mix(keep(b.upload(pattern, [1, 4, 2, 5])), keep(b.upload(values, [1, 5, 2, 9])), null), 1e-6);
+    const mix: Kernel = (b, keep) =>
+      b.mix(keep(b.upload(pattern, [1, 4, 2, 5])), keep(b.upload(values, [1, 5, 2, 9])), null);
+    agrees("mix", mix, 1e-6);
   });
 
   test("keys grow in place while there is room, and what is shown never changes", () => {

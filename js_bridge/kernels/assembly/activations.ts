@@ -43,8 +43,8 @@ function bell(x: v128): v128 {
 }
 
 /**
- * The normal distribution, Φ(x) = erfc(−x/√2) / 2, from bell(x). With z = |x|/√2 and t = 1 / (1 + z/2), erfc(z) e^z² / 2
- * is a polynomial in t, fitted by least squares of the relative error (below 3e-8 for z up to 10).
+ * The normal distribution, Φ(x) = erfc(−x/√2) / 2, from bell(x). With z = |x|/√2 and t = 1 / (1 + z/2),
+ * erfc(z) e^z² / 2 is a polynomial in t, fitted by least squares of the relative error (below 3e-8 for z up to 10).
  */
 // @ts-ignore: decorator
 @inline

@@ -83,7 +83,10 @@ function combineRows(
   }
 }
 
-/** Rows of `width`; an operand's row has as many numbers, or one where its step is 0, and begins `…Row` bytes after the last. */
+/**
+ * Rows of `width`; an operand's row has as many numbers, or one where its step is 0, and begins `…Row` bytes after the
+ * one before.
+ */
 export function binary(
   operation: i32,
   a: usize,
@@ -114,8 +117,8 @@ export function binary(
 }
 
 /**
- * ln x, relative error below 2e-7: x = m · 2^e with √½ ≤ m < √2, ln m by a polynomial; numbers too small for an exponent
- * are multiplied by 2^24 first.
+ * ln x, relative error below 2e-7: x = m · 2^e with √½ ≤ m < √2, ln m by a polynomial; numbers too small for an
+ * exponent are multiplied by 2^24 first.
  * Source: Cephes, logf.
  */
 // @ts-ignore: decorator

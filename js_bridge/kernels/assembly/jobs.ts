@@ -1,6 +1,6 @@
 // Who computes what. A job is one kernel, its arguments and a count of units; JavaScript writes the arguments into the
-// board, a block of memory that all threads share, and calls `run`. Units go out in portions of `grain`, to whoever asks
-// next; no unit's result depends on who computes it.
+// board, a block of memory that all threads share, and calls `run`. Units go out in portions of `grain`, to whoever
+// asks next; no unit's result depends on who computes it.
 //
 // A helper serves for ever: it waits for the board's job number to change, enters, takes portions, leaves. `run` closes
 // the job when the portions are gone and then waits only for helpers that have entered: one that still sleeps, or has
@@ -88,8 +88,8 @@ export function engage(count: i32): void {
 }
 
 /**
- * Runs the job of which the arguments stand on the board. True when it is done; false when a helper that had entered did
- * not leave within `patience` tenths of a second, so that its portion may be missing.
+ * Runs the job of which the arguments stand on the board. True when it is done; false when a helper that had entered
+ * did not leave within `patience` tenths of a second, so that its portion may be missing.
  */
 export function run(kernel: i32, units: i32, grain: i32, patience: i32): bool {
   if (!ASC_FEATURE_THREADS || helpers === 0 || units <= grain) {
@@ -209,8 +209,18 @@ function perform(kernel: i32, from: i32, to: i32): void {
       return product(place(0), place(1), place(2), place(3), int(4), int(5), int(6), from, to);
     case PRODUCT_INT8:
       return productInt8(
-        place(0), place(1), place(2), place(3), place(4), int(5), int(6), int(7), scratch(), from, to,
-      ); // prettier-ignore
+        place(0),
+        place(1),
+        place(2),
+        place(3),
+        place(4),
+        int(5),
+        int(6),
+        int(7),
+        scratch(),
+        from,
+        to,
+      );
     case PRODUCT_TRANSPOSED:
       return productTransposed(place(0), place(1), place(2), place(3), int(4), int(5), int(6), scratch(), from, to);
     case FILL_BY_ROWS:
@@ -241,20 +251,44 @@ function perform(kernel: i32, from: i32, to: i32): void {
       return rotate(place(0), place(1), place(2), place(3), int(4), int(5), int(6), from, to);
     case SCORES:
       return scores(
-        place(0), place(1), place(2), int(3), int(4), int(5), int(6), int(7), float(8), float(9), int(10) !== 0,
-        int(11), int(12), place(13), from, to,
-      ); // prettier-ignore
+        place(0),
+        place(1),
+        place(2),
+        int(3),
+        int(4),
+        int(5),
+        int(6),
+        int(7),
+        float(8),
+        float(9),
+        int(10) !== 0,
+        int(11),
+        int(12),
+        place(13),
+        from,
+        to,
+      );
     case MIX:
       return mix(
-        place(0), place(1), place(2), int(3), int(4), int(5), int(6), int(7), int(8) !== 0, int(9), int(10), place(11),
-        from, to,
-      ); // prettier-ignore
+        place(0),
+        place(1),
+        place(2),
+        int(3),
+        int(4),
+        int(5),
+        int(6),
+        int(7),
+        int(8) !== 0,
+        int(9),
+        int(10),
+        place(11),
+        from,
+        to,
+      );
     case MIX_TRANSPOSED:
       return mixTransposed(place(0), place(1), place(2), int(3), int(4), int(5), int(6), int(7), from, to);
     case BINARY:
-      return binary(
-        int(0), place(1), place(2), int(3), place(4), place(5), int(6), place(7), int(8), from, to,
-      ); // prettier-ignore
+      return binary(int(0), place(1), place(2), int(3), place(4), place(5), int(6), place(7), int(8), from, to);
     case UNARY:
       return unary(int(0), place(1), place(2), from, to);
     case SELECT:

@@ -56,7 +56,9 @@ export function productTransposed(
           const a = scaled(from, scales, n, N);
           const b = scaled(from, scales, n + 4, N);
           if (isPair) {
-            accumulateTwo(panel, next, a, b, scaled(from, scales, n + 8, N), scaled(from, scales, n + 12, N), own, inputs);
+            const c = scaled(from, scales, n + 8, N);
+            const d = scaled(from, scales, n + 12, N);
+            accumulateTwo(panel, next, a, b, c, d, own, inputs);
           } else {
             accumulate(panel, a, b, own, inputs);
           }

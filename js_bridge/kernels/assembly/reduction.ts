@@ -45,7 +45,7 @@ function best(operation: i32, x: usize, extent: i32, step: usize): f32 {
   return operation === ARGMAX ? <f32>place : found;
 }
 
-/** `best` of numbers side by side: pmax keeps its first operand unless the second is greater, as the comparison does. */
+/** `best` of numbers side by side: pmax keeps its first operand unless the second is greater, as the loop above does. */
 function bestAlong(operation: i32, x: usize, extent: i32): f32 {
   let most = v128.load32_splat(x);
   const whole = extent & ~3;
@@ -90,7 +90,9 @@ function sumAcross(x: usize, y: usize, extent: i32, inner: i32, divisor: f64): v
   for (; column + 2 <= inner; column += 2) {
     const a = x + ((<usize>column) << 2);
     let sum = f64x2.splat(0);
-    for (let i = 0; i < extent; i++) sum = f64x2.add(sum, f64x2.promote_low_f32x4(v128.load64_zero(a + <usize>i * step)));
+    for (let i = 0; i < extent; i++) {
+      sum = f64x2.add(sum, f64x2.promote_low_f32x4(v128.load64_zero(a + <usize>i * step)));
+    }
     const result = f32x4.demote_f64x2_zero(f64x2.div(sum, f64x2.splat(divisor)));
     v128.store64_lane(y + ((<usize>column) << 2), result, 0);
   }

@@ -123,8 +123,8 @@ export function norm(
 }
 
 /**
- * e^(x − max) / Σ along each row; −∞ becomes exactly 0, and a row of nothing else all 0. `sinks`, where not 0, holds one
- * more logit for each of `heads`, which takes part in the sum and is dropped; a head has `queries` rows.
+ * e^(x − max) / Σ along each row; −∞ becomes exactly 0, and a row of nothing else all 0. `sinks`, where not 0, holds
+ * one more logit for each of `heads`, which takes part in the sum and is dropped; a head has `queries` rows.
  */
 export function softmax(
   x: usize,
