@@ -20,9 +20,14 @@ export interface HookReference {
   readonly samples: Float32Array;
 }
 
+export interface PromptReference {
+  readonly tokens: readonly number[];
+  readonly hooks: ReadonlyMap<string, HookReference>;
+}
+
 export interface Reference {
   readonly madeWith: string;
-  readonly prompts: readonly { readonly tokens: readonly number[]; readonly hooks: ReadonlyMap<string, HookReference> }[];
+  readonly prompts: readonly PromptReference[];
 }
 
 /** Reads a reference file. Fails: BundleRefused for a damaged one. */
