@@ -3,7 +3,13 @@
 
 import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
-import type { Answer, ForwardRequest, OperationName, OperationParameters } from "../../js_bridge/protocol.ts";
+import type {
+  Answer,
+  ForwardRequest,
+  LoadRequest,
+  OperationName,
+  OperationParameters,
+} from "../../js_bridge/protocol.ts";
 import { Losable } from "./faulty_backend.ts";
 import { Session } from "./session.ts";
 import { TINY, writeTiny } from "./tiny.ts";
@@ -20,9 +26,14 @@ before(async () => {
 
 type Backend = "reference" | "wasm" | "webgl";
 
-async function opened(backend: Backend = "reference", options: ConstructorParameters<typeof Session>[0] = {}) {
+async function opened(
+  backend: Backend = "reference",
+  options: ConstructorParameters<typeof Session>[0] = {},
+  dtype: LoadRequest["dtype"] = "stored",
+) {
   const session = new Session(options);
-  const { model } = await session.load(folder, backend);
+  const { message } = await session.ask({ kind: "load", bundle: folder, backend, dtype });
+  const { model } = message as Extract<Answer, { kind: "loaded" }>;
   const operate = (op: OperationName, inputs: number[], parameters: OperationParameters = {}): number => {
     const result = session.name();
     session.post({ kind: "operate", op, inputs, parameters, result });
@@ -159,28 +170,35 @@ describe("a gradient", () => {
     near(await numbers(ours[2]), await numbers(wanted[0])); // the stream that it began with has its past
   });
 
-  test("predicts what a small change does: attribution patching to first order", async () => {
-    const { taped, difference, gradients, numbers, operate } = await opened();
-    const hook = "blocks.0.hook_resid_post";
-    const clean = await taped([hook]);
-    const corrupt = await taped([hook], { tokens: TOKENS.toReversed() });
-    const of = difference(corrupt.logits);
-    const [gradient] = gradients(of, corrupt.captured);
-    const step = operate("subtract", [clean.captured[0], corrupt.captured[0]]);
-    const [slope] = await numbers(operate("sum", [operate("multiply", [gradient, step])]));
-    const [base] = await numbers(of);
-    const rests = [];
-    for (const share of [1 / 16, 1 / 32]) {
-      const moved = await taped([], {
-        tokens: TOKENS.toReversed(),
-        interventions: [{ hook, action: "add", tensor: step, times: share }],
-      });
-      const [value] = await numbers(difference(moved.logits));
-      rests.push(Math.abs(value - base - share * slope));
-      assert.ok(rests[rests.length - 1] < 0.2 * Math.abs(share * slope), `${value - base}, predicted ${share * slope}`);
-    }
-    assert.ok(rests[1] < 0.35 * rests[0], `what is left does not fall with the square: ${rests}`);
-  });
+  for (const [backend, dtype] of [
+    ["reference", "stored"],
+    ["reference", "int8"],
+    ["wasm", "int8"],
+  ] as const) {
+    test(`predicts what a small change does, weights ${dtype} in ${backend}: attribution patching`, async () => {
+      const { taped, difference, gradients, numbers, operate } = await opened(backend, {}, dtype);
+      const hook = "blocks.0.hook_resid_post";
+      const clean = await taped([hook]);
+      const corrupt = await taped([hook], { tokens: TOKENS.toReversed() });
+      const of = difference(corrupt.logits);
+      const [gradient] = gradients(of, corrupt.captured);
+      const step = operate("subtract", [clean.captured[0], corrupt.captured[0]]);
+      const [slope] = await numbers(operate("sum", [operate("multiply", [gradient, step])]));
+      const [base] = await numbers(of);
+      const rests = [];
+      for (const share of [1 / 16, 1 / 32]) {
+        const moved = await taped([], {
+          tokens: TOKENS.toReversed(),
+          interventions: [{ hook, action: "add", tensor: step, times: share }],
+        });
+        const [value] = await numbers(difference(moved.logits));
+        rests.push(Math.abs(value - base - share * slope));
+        const predicted = share * slope;
+        assert.ok(rests[rests.length - 1] < 0.2 * Math.abs(predicted), `${value - base}, predicted ${predicted}`);
+      }
+      assert.ok(rests[1] < 0.35 * rests[0], `what is left does not fall with the square: ${rests}`);
+    });
+  }
 
   for (const backend of ["reference", "wasm"] as const) {
     test(`has the same bits in ${backend}, whatever is captured beside`, async () => {
