@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import make_checkpoint as make_family
 from neuroscope import project
 from neuroscope.errors import BundleError, ParityError
 from neuroscope.export import hosts, manifest, oracles
+from neuroscope.export import reference as reference_file
 from neuroscope.export.bundle import export_bundle
+from neuroscope.export.checkpoint import open_checkpoint
 from neuroscope.export.reference import NAME as REFERENCE
 from neuroscope.export.reference import places_of, read_reference
 from neuroscope.export.tensor_file import TensorFile
@@ -198,3 +202,29 @@ def test_reference_holds_norms_and_seeded_samples(make_checkpoint, tmp_path):
     assert known.samples.size == 1024 < whole.size
     np.testing.assert_array_equal(known.samples, whole.reshape(-1)[places_of(whole.size)])
     assert known.norm == pytest.approx(np.linalg.norm(whole), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "made_with"),
+    [
+        ("llama", r"torch [\d.]+, transformer-lens [\d.]+"),
+        ("phi3", r"torch [\d.]+, transformer-lens [\d.]+, transformers [\d.]+ for attn\.hook_rot_k, attn\.hook_rot_q"),
+        ("opt_after", r"torch [\d.]+, transformers [\d.]+"),
+    ],
+    ids=lambda text: text.partition(" ")[0],
+)
+def test_reference_says_which_oracle_knew_which_point(tmp_path, name, made_with):
+    checkpoint = make_family(tmp_path / "checkpoint", name).folder
+    bundle = export_bundle(checkpoint, tmp_path / "bundle").folder
+    reference = read_reference(bundle / REFERENCE)
+    assert re.fullmatch(made_with, reference.made_with), reference.made_with
+    points = {point.name for point in open_checkpoint(bundle).architecture.hook_points() if point.on}
+    assert reference.prompts[0].hooks.keys() == points
+    assert verify_bundle(bundle).first_off is None
+
+
+def test_reference_that_does_not_fit_into_memory_is_left_out(make_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(reference_file, "_free_memory", lambda: 1000.0)
+    made = export_bundle(make_checkpoint(), tmp_path / "bundle")
+    assert "none: PyTorch would hold the weights as float32" in made.reference
+    assert not (made.folder / REFERENCE).exists()

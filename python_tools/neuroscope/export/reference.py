@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -184,6 +185,7 @@ def write_reference_of(folder: Path, weights: Path) -> str:
     found = [(tokens, oracle.activations([tokens])) for tokens in prompts]
     made_with = f"torch {version('torch').split('+')[0]}, {oracle.name}"
     if oracle.completed:
-        made_with += f", transformers {version('transformers')} for {', '.join(sorted(oracle.completed))}"
+        points = sorted({re.sub(r"^blocks\.\d+\.", "", name) for name in oracle.completed})
+        made_with += f", transformers {version('transformers')} for {', '.join(points)}"
     write_reference(folder / NAME, found, made_with=made_with, weights=weights_digest(checkpoint))
     return made_with
