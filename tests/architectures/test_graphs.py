@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from checkpoints import RECIPES
 from distances import TOLERANCE, distance, too_far
 from neuroscope.errors import CheckpointError
 from neuroscope.export.bundle import export_bundle
 from neuroscope.export.checkpoint import open_checkpoint
 from neuroscope.export.oracles import LensOracle, TorchOracle, is_run_by_lens
+from transformers import AutoModelForCausalLM
 
 
 def run_graph(bundle: Path, tokens: list[list[int]]) -> dict[str, np.ndarray]:
@@ -47,6 +49,15 @@ def test_hooks_on_modules_agree_with_transformer_lens(families, oracle_of, name)
     watched = {point: value for point, value in found.items() if point not in oracle.completed}
     assert len(watched) > 0.5 * len(expected)
     assert too_far(expected, watched, 1e-5) == []
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_transformers_opens_the_bundle_of_a_family(families, bundle_of, logits_of, name):
+    """Also that of a multimodal checkpoint's text tower, whose other tensors stay behind."""
+    model = AutoModelForCausalLM.from_pretrained(bundle_of(name), dtype=torch.float32, attn_implementation="eager")
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor(families[name].tokens)).logits.numpy()
+    assert distance(logits, logits_of(name)) <= 1e-6
 
 
 def test_points_that_transformer_lens_lacks_are_named(oracle_of):
