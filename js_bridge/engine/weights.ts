@@ -247,15 +247,22 @@ class Placement {
     if (weight === null && bias === null && !centresRows) return rows;
     const width = this.#width;
     const result = rows.slice();
+    const added = this.#added;
     for (let start = 0, row = this.#row; start < result.length; start += width, row++) {
-      let sum = 0;
-      for (let i = 0; i < width; i++) {
-        const [input, output] = transposed ? [i, row] : [row, i];
-        if (this.#added !== null) this.#added[output] += (bias?.[input] ?? 0) * rows[start + i];
-        if (weight !== null) result[start + i] *= weight[input];
-        sum += result[start + i];
+      if (transposed) {
+        if (added !== null && bias !== null) added[row] += dot(rows, start, bias);
+        if (weight !== null) for (let i = 0; i < width; i++) result[start + i] *= weight[i];
+      } else {
+        if (added !== null && bias !== null) {
+          const factor = bias[row];
+          for (let i = 0; i < width; i++) added[i] += factor * rows[start + i];
+        }
+        if (weight !== null) {
+          const factor = weight[row];
+          for (let i = 0; i < width; i++) result[start + i] *= factor;
+        }
       }
-      if (centresRows) for (let i = 0; i < width; i++) result[start + i] -= sum / width;
+      if (centresRows) centreRow(result, start, width);
     }
     return result;
   }
@@ -338,6 +345,19 @@ function columnScales(numbers: Float32Array, width: number): Float32Array {
     for (let i = 0; i < width; i++) most[i] = Math.max(most[i], Math.abs(numbers[start + i]));
   }
   return most.map(scaleOf);
+}
+
+function dot(rows: Float32Array, start: number, factors: Float32Array): number {
+  let sum = 0;
+  for (let i = 0; i < factors.length; i++) sum += rows[start + i] * factors[i];
+  return sum;
+}
+
+function centreRow(rows: Float32Array, start: number, width: number): void {
+  let sum = 0;
+  for (let i = 0; i < width; i++) sum += rows[start + i];
+  const mean = sum / width;
+  for (let i = 0; i < width; i++) rows[start + i] -= mean;
 }
 
 function centreColumns(numbers: Float32Array, width: number): void {
