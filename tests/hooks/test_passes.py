@@ -202,7 +202,7 @@ def test_a_hook_acts_in_every_step_of_a_generation(evaluate: Evaluate) -> None:
         lengths := OrderedCollection new.
         steered := model
             withHooks: {ActivationHook layer: 3 component: #residual action: [ :a |
-                lengths add: (a shape at: 2).
+                lengths add: a offset + (a shape at: 2).
                 a tanh * 5 ]}
             do: [ model generateTokens: #(0 5 6) maxTokens: 4 ].
         Json write: {lengths. steered size. (model generateTokens: #(0 5 6) maxTokens: 4) size}""",
