@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from pathlib import Path
 
 from neuroscope.errors import LabError, MissingProgramError
 from neuroscope.lab.settings import DTYPES, ENGINES, Limits, ModelSource, Settings
+
+_SECONDS_TO_END = 5  # for requests that still run when the lab is told to end
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,7 +26,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--devices", help="device_map of transformers, e.g. auto; the processor where not given")
     parser.add_argument("--host", default="127.0.0.1", help="beyond loopback the lab demands --token")
-    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--port", type=int, default=8080, help="0 takes a free one")
     parser.add_argument("--token", default=os.environ.get("NEUROSCOPE_TOKEN"), help="or NEUROSCOPE_TOKEN")
     parser.add_argument("--origin", action="append", default=[], help="a page's origin that may call from elsewhere")
     parser.add_argument("--site", type=Path, help="a built site to serve at /")
@@ -54,11 +57,26 @@ def _run(options: argparse.Namespace) -> int:
         raise MissingProgramError(
             f"{error.name} is missing, and the lab needs it; install it with `pip install neuroscope[lab]`."
         ) from error
-    print(
-        f"the lab listens on http://{settings.host}:{settings.port}/  (/docs describes it, Ctrl-C ends it)", flush=True
-    )
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")
+    app = create_app(settings)
+    with _listening(settings) as place:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"http://{host}:{place.getsockname()[1]}/"
+        print(f"the lab listens on {url}  (/docs describes it, Ctrl-C ends it)", flush=True)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SECONDS_TO_END)
+        uvicorn.Server(config).run(sockets=[place])
     return 0
+
+
+def _listening(settings: Settings) -> socket.socket:
+    """Taken before anything is said, so that what is printed is true; port 0 is a free one. Raises: LabError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family)
+    except (OSError, OverflowError) as error:
+        raise LabError(
+            f"The lab can't listen on {settings.host}, port {settings.port} ({error}); end what listens there, or name "
+            "another with --port."
+        ) from error
 
 
 def _source(text: str, options: argparse.Namespace) -> ModelSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from neuroscope.errors import LabError
@@ -15,9 +15,11 @@ from neuroscope.lab.hook_names import HookSpec, check_name
 from neuroscope.lab.messages import ActivationHook, ChatRequest
 from neuroscope.lab.model import LabModel, Watch, basis
 from neuroscope.lab.registry import Registry
+from neuroscope.lab.settings import Spending
 from neuroscope.lab.work import IsCancelled
 
 DEFAULT_TOKENS = 256
+LEAST = -9999.0  # OpenAI's logarithm of a probability of 0, for which JSON has no number
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Planned:
     body: ChatRequest
     id: str
     created: int
+    is_json: bool  # how the activations leave
 
     def captured(self, generated: Generated) -> list[wire.Captured]:
         return [
@@ -47,7 +50,7 @@ class Planned:
         }
 
 
-def plan(registry: Registry, body: ChatRequest, hooks: Sequence[ActivationHook]) -> Planned:
+def plan(registry: Registry, body: ChatRequest, hooks: Sequence[ActivationHook], *, is_json: bool) -> Planned:
     """Everything about a request that can be wrong is told here. Raises: LabError."""
     model = registry.model(body.model)
     limits = registry.settings.limits
@@ -65,25 +68,30 @@ def plan(registry: Registry, body: ChatRequest, hooks: Sequence[ActivationHook])
     for each in interventions:
         check_name(each.hook, description.hooks)
     prompt = prompt_of(model.tokenizer, [message.as_turn() for message in body.messages])
-    count = body.max_completion_tokens or body.max_tokens or min(DEFAULT_TOKENS, limits.new_tokens)
+    choices = body.n or 1
+    count = body.max_completion_tokens or body.max_tokens or min(DEFAULT_TOKENS, limits.new_tokens // choices)
+    limits.check("new_tokens", count * choices, parameter="max_tokens")
     names = sorted({name for _, name, _ in wanted})
     limits.check("prompt_tokens", len(prompt), parameter="messages")
-    forecast = sum(model.expected_bytes(name, 1, len(prompt), 0) for name in names)
-    limits.check("activation_bytes", forecast, parameter="activation_hooks")
+    forecast = choices * sum(model.expected_bytes(name, 1, len(prompt), 0) for name in names)
+    Spending(limits, is_json=is_json).check_bytes(forecast)
     watch = Watch(captures=names, interventions=interventions)
-    request = Request(prompt, count, body.sampling(), body.stops(), watch)
-    return Planned(model, request, tuple(wanted), body, f"chatcmpl-{secrets.token_hex(12)}", int(time.time()))
+    likeliest = (body.top_logprobs or 0) if body.logprobs else 0
+    request = Request(prompt, count, body.sampling(), body.stops(), watch, likeliest)
+    id = f"chatcmpl-{secrets.token_hex(12)}"
+    return Planned(model, request, tuple(wanted), body, id, int(time.time()), is_json)
 
 
 def complete(registry: Registry, planned: Planned, is_cancelled: IsCancelled) -> tuple[dict[str, Any], list[Any]]:
     """The whole answer, and what was captured. Raises: LabError."""
     choices, captured, new_tokens = [], [], 0
-    model, request = planned.model, planned.request
+    model, request, limits = planned.model, planned.request, registry.settings.limits
+    spending = Spending(limits, is_cancelled, planned.is_json)
     for index in range(planned.body.n or 1):
         pieces: list[str] = []
         finish, logprobs = "stop", []
         with registry.turns(model).turn(is_cancelled):
-            for generated in generate(model, _seeded(request, index), registry.settings.limits, is_cancelled):
+            for generated in generate(model, _seeded(request, index), limits, spending):
                 pieces.append(generated.text)
                 finish = generated.finish or finish
                 captured += planned.captured(generated)
@@ -104,25 +112,29 @@ def chunks(
     registry: Registry, planned: Planned, is_cancelled: IsCancelled
 ) -> Iterator[tuple[dict[str, Any], list[wire.Captured]]]:
     """The answer token by token, each with what its pass captured. Raises: LabError."""
-    head, model = planned.head("chat.completion.chunk"), planned.model
+    head, model, limits = planned.head("chat.completion.chunk"), planned.model, registry.settings.limits
+    options = planned.body.stream_options
+    shows_usage = options is not None and bool(options.include_usage)
+    more: dict[str, Any] = {"usage": None} if shows_usage else {}
+    spending = Spending(limits, is_cancelled, planned.is_json)
     new_tokens = 0
-    with registry.turns(model).turn(is_cancelled):
-        for generated in generate(model, planned.request, registry.settings.limits, is_cancelled):
-            delta: dict[str, Any] = {"content": generated.text}
-            if new_tokens == 0:
-                delta["role"] = "assistant"
-            new_tokens += 1
-            choice = {
-                "index": 0,
-                "delta": delta,
-                "finish_reason": generated.finish,
-                "logprobs": {"content": [_logprob(planned, generated)]} if planned.body.logprobs else None,
-                "token": generated.token,
-            }
-            chunk = {**head, "choices": [choice]}
-            if generated.finish is not None:
-                chunk["usage"] = _usage(planned, new_tokens)
-            yield chunk, planned.captured(generated)
+    for index in range(planned.body.n or 1):
+        is_first = True
+        with registry.turns(model).turn(is_cancelled):
+            for generated in generate(model, _seeded(planned.request, index), limits, spending):
+                delta = {"content": generated.text, **({"role": "assistant"} if is_first else {})}
+                is_first = False
+                new_tokens += 1
+                choice = {
+                    "index": index,
+                    "delta": delta,
+                    "finish_reason": generated.finish,
+                    "logprobs": {"content": [_logprob(planned, generated)]} if planned.body.logprobs else None,
+                    "token": generated.token,
+                }
+                yield {**head, "choices": [choice], **more}, planned.captured(generated)
+    if shows_usage:
+        yield {**head, "choices": [], "usage": _usage(planned, new_tokens)}, []
 
 
 def with_basis(planned: Planned, answer: dict[str, Any]) -> dict[str, Any]:
@@ -136,15 +148,18 @@ def _seeded(request: Request, index: int) -> Request:
     """Several choices of one seed would be the same choice several times."""
     if index == 0 or request.sampling.seed is None:
         return request
-    from dataclasses import replace
-
     return replace(request, sampling=replace(request.sampling, seed=request.sampling.seed + index))
 
 
 def _logprob(planned: Planned, generated: Generated) -> dict[str, Any]:
+    likeliest = [_told(planned, id, log_probability) for id, log_probability in generated.likeliest]
+    return {**_told(planned, generated.token, generated.log_probability), "top_logprobs": likeliest}
+
+
+def _told(planned: Planned, id: int, log_probability: float) -> dict[str, Any]:
     tokenizer = planned.model.tokenizer
-    text = "" if tokenizer is None else tokenizer.decode([generated.token])
-    return {"token": text, "logprob": generated.log_probability, "bytes": list(text.encode()), "top_logprobs": []}
+    text = "" if tokenizer is None else tokenizer.decode([id])
+    return {"token": text, "logprob": max(log_probability, LEAST), "bytes": list(text.encode())}
 
 
 def _usage(planned: Planned, new_tokens: int) -> dict[str, int]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -63,6 +63,8 @@ class Experiment:
 
     model: str
     weights: str
+    engine: str
+    dtype: str
     tokens: tuple[int, ...]
     kind: str
     target: Target
@@ -134,9 +136,12 @@ def check(model: LabModel, experiment: Experiment) -> None:
             raise _bad(f"add takes a direction of {description.width} numbers", "direction")
 
 
-def run(model: LabModel, experiment: Experiment) -> dict[str, Any]:
+GoOn = Callable[[], None]  # raises when the work is to end; called between passes
+
+
+def run(model: LabModel, experiment: Experiment, go_on: GoOn = lambda: None) -> dict[str, Any]:
     """The clean and the changed run, compared. The caller has the model's turn. Raises: LabError."""
-    return next(run_all(model, [experiment]))[1]
+    return next(run_all(model, [experiment], go_on))[1]
 
 
 def at_layers(experiment: Experiment, layers: Sequence[int]) -> list[Experiment]:
@@ -144,19 +149,25 @@ def at_layers(experiment: Experiment, layers: Sequence[int]) -> list[Experiment]
     return [replace(experiment, target=replace(experiment.target, layer=layer)) for layer in layers]
 
 
-def run_all(model: LabModel, several: Sequence[Experiment]) -> Iterator[tuple[Experiment, dict[str, Any]]]:
-    """One after another; experiments on the same tokens share their clean run. Raises: LabError."""
+def run_all(
+    model: LabModel, several: Sequence[Experiment], go_on: GoOn = lambda: None
+) -> Iterator[tuple[Experiment, dict[str, Any]]]:
+    """One after another; experiments on the same tokens share their clean run.
+
+    Raises: LabError, and whatever `go_on` raises.
+    """
     tokens: tuple[int, ...] | None = None
     clean: Floats = np.zeros(0, np.float32)
     for experiment in several:
         check(model, experiment)
+        go_on()
         if experiment.tokens != tokens:
             tokens, clean = experiment.tokens, _last_logits(model, experiment.tokens, ())
-        changed = _last_logits(model, tokens, interventions_of(model, experiment))
+        changed = _last_logits(model, tokens, interventions_of(model, experiment, go_on))
         yield experiment, compare(model, experiment, clean, changed)
 
 
-def interventions_of(model: LabModel, experiment: Experiment) -> list[Intervention]:
+def interventions_of(model: LabModel, experiment: Experiment, go_on: GoOn = lambda: None) -> list[Intervention]:
     """The experiment as interventions on its tokens; what has to be known of other texts is run for."""
     target, kind = experiment.target, experiment.kind
     region = target.region()
@@ -169,7 +180,10 @@ def interventions_of(model: LabModel, experiment: Experiment) -> list[Interventi
     rows = experiment.others
     if kind == "resample":
         rows = (rows[int(np.random.default_rng(experiment.seed).integers(len(rows)))],)
-    seen = [model.forward([row], Watch(captures=hooks), last_only=True).activations for row in rows]
+    seen = []
+    for row in rows:
+        go_on()
+        seen.append(model.forward([row], Watch(captures=hooks), last_only=True).activations)
     if kind == "mean":
         means = {hook: _mean([each[hook] for each in seen]) for hook in hooks}
         return [Intervention(hook, "set", region, None, _in_region(target, means[hook])) for hook in hooks]

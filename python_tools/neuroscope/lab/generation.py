@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from neuroscope.errors import LabError
 from neuroscope.lab.model import Floats, LabModel, Tokenizer, Watch
-from neuroscope.lab.sampling import Sampler, Sampling
-from neuroscope.lab.settings import Limits
+from neuroscope.lab.sampling import Sampler, Sampling, log_softmax
+from neuroscope.lab.settings import Limits, Spending
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -24,6 +25,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     stop: Sequence[str] = ()
     watch: Watch = field(default_factory=Watch)
+    likeliest: int = 0  # of the tokens at each place to be told
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Generated:
     activations: Mapping[str, Floats]
     offset: int  # absolute position of the pass's first token
     finish: str | None  # "stop" or "length" at the last one
+    likeliest: Sequence[tuple[int, float]] = ()  # tokens and the logarithms of their probabilities
 
 
 def prompt_of(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -51,9 +54,13 @@ def prompt_of(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> li
 
 
 def generate(
-    model: LabModel, request: Request, limits: Limits, is_cancelled: Callable[[], bool] = lambda: False
+    model: LabModel, request: Request, limits: Limits, spending: Spending | None = None
 ) -> Iterator[Generated]:
-    """Yields each token as soon as it is known. Raises: LabError beyond a limit."""
+    """Yields each token as soon as it is known; `spending` goes on with what came before of the same request.
+
+    Raises: LabError beyond a limit, and when the client has gone.
+    """
+    spending = spending or Spending(limits)
     description = model.description
     if not request.prompt:
         raise LabError("The prompt has no tokens; give at least one.", parameter="messages")
@@ -69,24 +76,14 @@ def generate(
         )
     sampler = Sampler(request.sampling)
     text = StreamedText(model.tokenizer, request.stop)
-    deadline = time.monotonic() + limits.seconds
     past: Any = None
     tokens = list(request.prompt)
-    offset = captured = 0
+    offset = 0
     count = min(request.max_tokens, room)
     for index in range(count):
-        if is_cancelled():
-            return
-        if time.monotonic() > deadline:
-            raise LabError(
-                f"Generation took longer than the {limits.seconds:g} s that this lab allows, after {index} tokens; ask "
-                "for fewer.",
-                status=408,
-                code="time_limit",
-            )
+        spending.go_on()
         step = model.forward([tokens], request.watch, past=past, last_only=True)
-        captured += sum(value.nbytes for value in step.activations.values())
-        limits.check("activation_bytes", captured, parameter="activation_hooks")
+        spending.add_bytes(sum(value.nbytes for value in step.activations.values()))
         token, log_probability = sampler.next(step.logits[0, -1])
         finish = _finish(model, token, index + 1 == count)
         piece = text.add(token) if finish != "stop" else ""
@@ -94,11 +91,20 @@ def generate(
             finish = "stop"
         if finish is not None:
             piece += text.rest()
-        yield Generated(token, piece, log_probability, step.activations, offset, finish)
+        likeliest = _likeliest(step.logits[0, -1], request.likeliest)
+        yield Generated(token, piece, log_probability, step.activations, offset, finish, likeliest)
         if finish is not None:
             return
         offset += len(tokens)
         past, tokens = step.past, [token]
+
+
+def _likeliest(logits: Floats, count: int) -> list[tuple[int, float]]:
+    if count == 0:
+        return []
+    log_probabilities = log_softmax(logits)
+    best = np.argsort(-log_probabilities, kind="stable")[:count]
+    return [(int(id), float(log_probabilities[id])) for id in best]
 
 
 def _finish(model: LabModel, token: int, is_last: bool) -> str | None:

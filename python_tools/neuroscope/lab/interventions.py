@@ -10,7 +10,6 @@ negative ones count from the end of what has been read so far. A tensor is {"sha
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -23,6 +22,7 @@ from neuroscope.lab.hook_names import axes_of
 
 Floats = NDArray[np.float32]
 ACTIONS = ("zero", "scale", "add", "set", "patch", "projectOut")
+_LARGEST = float(np.finfo(np.float32).max)
 _AXIS_OF = {"batch": "B", "position": "T", "head": "H", "key": "S", "neuron": "D"}
 
 
@@ -159,7 +159,8 @@ def read_intervention(json: Mapping[str, Any]) -> Intervention:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """As a float32, which a long whole number is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _read_region(hook: str, json: Any) -> dict[str, list[int]]:
@@ -187,9 +188,10 @@ def read_tensor(json: Any) -> Floats:
         if "base64" in json:
             flat = np.frombuffer(base64.b64decode(json["base64"], validate=True), "<f4")
         else:
-            flat = np.asarray(json.get("data"), np.float32).reshape(-1)
+            with np.errstate(over="ignore"):  # beyond float32 is not finite, which is refused below
+                flat = np.asarray(json.get("data"), np.float32).reshape(-1)
         tensor = flat.astype(np.float32).reshape(shape)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise _bad(f"The numbers of a tensor of shape {shape} can't be read ({error})") from error
     if not np.isfinite(tensor).all():
         raise _bad(f"A tensor of shape {shape} holds a number that is not finite")

@@ -58,6 +58,15 @@ class HooksRequest(BaseModel):
         return [*(self.activation_hooks or []), *(self.hooks or [])]
 
 
+Stop = Annotated[str, Field(max_length=1000)]
+
+
+class StreamOptions(BaseModel):
+    """`include_usage`: one more event at the end, without choices, tells the tokens that were used."""
+
+    include_usage: bool | None = False
+
+
 class ChatRequest(BaseModel):
     """OpenAI's chat completion, with what the lab adds: hooks, interventions, top_k."""
 
@@ -68,17 +77,20 @@ class ChatRequest(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=100)] | None = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
     top_k: Annotated[int, Field(ge=1)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Annotated[int, Field(ge=1, le=16)] | None = 1
-    stop: str | list[str] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     stream: bool | None = False
+    stream_options: StreamOptions | None = None
     logprobs: bool | None = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     activation_hooks: list[ActivationHook] = []
     interventions: list[dict[str, Any]] = []
 
     def sampling(self) -> Sampling:
         temperature = 1.0 if self.temperature is None else self.temperature
-        return Sampling(temperature, self.top_k, 1.0 if self.top_p is None else self.top_p, self.seed)
+        seed = None if self.seed is None else self.seed % 2**64  # NumPy's seeds are not negative
+        return Sampling(temperature, self.top_k, 1.0 if self.top_p is None else self.top_p, seed)
 
     def stops(self) -> list[str]:
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])

@@ -8,7 +8,8 @@ from __future__ import annotations
 import queue
 import secrets
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,9 @@ import numpy as np
 from neuroscope.errors import LabError
 from neuroscope.lab.model import Floats, LabModel, Step, Watch
 from neuroscope.lab.registry import Registry
+from neuroscope.lab.settings import Spending
+
+_LOOK_EVERY = 0.2  # seconds
 
 
 class PassEnded(Exception):
@@ -40,46 +44,59 @@ class RunningPass:
     id: str
     model: LabModel
     watch: Watch
-    seconds: float
+    seconds: float  # that a hook waits for its answer
     wants_logits: bool
+    spending: Spending
     events: queue.Queue[Event] = field(default_factory=queue.Queue)
-    _answers: queue.Queue[Floats | PassEnded | None] = field(default_factory=queue.Queue)
+    is_ended: threading.Event = field(default_factory=threading.Event)
+    _answers: queue.Queue[tuple[Event, Floats | None] | None] = field(default_factory=queue.Queue)
     _waiting_at: Event | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def on_hook(self, name: str, value: Floats) -> Floats | None:
         event = Event("hook", name, value)
-        self._waiting_at = event
+        with self._lock:
+            self._waiting_at = event
         self.events.put(event)
-        try:
-            answer = self._answers.get(timeout=self.seconds)
-        except queue.Empty:
-            raise LabError(
-                f"The hook {name} was not answered within {self.seconds:g} s, so its pass was ended; answer faster, or "
-                "ask for an intervention as data, which needs no answer.",
-                status=408,
-                code="hook_not_answered",
-            ) from None
-        finally:
+        deadline = time.monotonic() + min(self.seconds, self.spending.seconds_left)
+        while not self.is_ended.is_set():
+            try:
+                answer = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise self._unanswered(name) from None
+            if answer is not None and answer[0] is event:  # an answer to a hook before it came too late
+                return answer[1]
+        raise PassEnded
+
+    def _unanswered(self, name: str) -> LabError:
+        with self._lock:
             self._waiting_at = None
-        if isinstance(answer, PassEnded):
-            raise answer
-        return answer
+        return LabError(
+            f"The hook {name} was not answered within {self.seconds:g} s, or its pass was longer than the "
+            f"{self.spending.limits.seconds:g} s of this lab, so the pass was ended; answer faster, or ask for an "
+            "intervention as data, which needs no answer.",
+            status=408,
+            code="hook_not_answered",
+        )
 
     def answer(self, replacement: Floats | None) -> None:
         """Raises: LabError when the pass waits for nothing, or for a value of another shape."""
-        waiting = self._waiting_at
-        if waiting is None or waiting.value is None:
-            raise LabError(f"Pass {self.id} waits at no hook.", status=409, code="pass_not_waiting")
-        if replacement is not None and replacement.shape != waiting.value.shape:
-            raise LabError(
-                f"Hook {waiting.name} was answered with a value of shape {list(replacement.shape)}; its value has "
-                f"{list(waiting.value.shape)}, and a replacement must have the same.",
-                code="shape_mismatch",
-            )
-        self._answers.put(replacement)
+        with self._lock:
+            waiting = self._waiting_at
+            if waiting is None or waiting.value is None:
+                raise LabError(f"Pass {self.id} waits at no hook.", status=409, code="pass_not_waiting")
+            if replacement is not None and replacement.shape != waiting.value.shape:
+                raise LabError(
+                    f"Hook {waiting.name} was answered with a value of shape {list(replacement.shape)}; its value has "
+                    f"{list(waiting.value.shape)}, and a replacement must have the same.",
+                    code="shape_mismatch",
+                )
+            self._waiting_at = None
+            self._answers.put((waiting, replacement))
 
     def end(self) -> None:
-        self._answers.put(PassEnded())
+        self.is_ended.set()
+        self._answers.put(None)
 
 
 class Passes:
@@ -93,13 +110,14 @@ class Passes:
         self, model: LabModel, tokens: Sequence[Sequence[int]], watch: Watch, *, seconds: float, wants_logits: bool
     ) -> RunningPass:
         """Begins the pass; its first event is the first hook, or its end."""
-        running = RunningPass(secrets.token_hex(12), model, watch, seconds, wants_logits)
+        spending = Spending(self._registry.settings.limits)
+        running = RunningPass(secrets.token_hex(12), model, watch, seconds, wants_logits, spending)
         watching = Watch(watch.captures, watch.interventions, watch.awaited, running.on_hook)
         self._running[running.id] = running
 
         def work() -> None:
             try:
-                with self._registry.turns(model).turn():
+                with self._registry.turns(model).turn(running.is_ended.is_set):
                     event = Event("done", step=model.forward(tokens, watching))
             except PassEnded:
                 event = Event("failed", error=LabError("The pass was ended.", status=499, code="pass_ended"))
@@ -118,9 +136,15 @@ class Passes:
             raise LabError(f"Pass {id} is not running; it has ended, or never was.", status=404, code="no_such_pass")
         return running
 
-    def next_event(self, running: RunningPass) -> Event:
-        """Waits for it. Raises: what the pass raised."""
-        event = running.events.get()
+    def next_event(self, running: RunningPass, is_cancelled: Callable[[], bool]) -> Event:
+        """Waits for it; a client that goes away ends its pass. Raises: what the pass raised."""
+        while True:
+            try:
+                event = running.events.get(timeout=_LOOK_EVERY)
+                break
+            except queue.Empty:
+                if is_cancelled():
+                    running.end()
         if event.kind == "failed":
             assert event.error is not None
             raise event.error

@@ -86,8 +86,11 @@ class Registry:
         source = self.settings.source(name)
         with self._loading:
             if source.id not in self._models:
-                self._models[source.id] = self._loader(source)
+                model = self._loader(source)
+                # may probe the model's shapes, which has to happen while nothing else runs on it
+                model.expected_bytes("hook_embed", 1, 1, 0)
                 self._turns[source.id] = Turns(self.settings.limits.waiting_requests)
+                self._models[source.id] = model
             self._last = source.id
         return self._models[source.id]
 

@@ -31,11 +31,10 @@ class SqliteResults:
         self._store = ExperimentStore(path)
 
     def done(self) -> set[str]:
-        return {row["hash"] for row in self._store.all()}
+        return self._store.hashes()
 
     def append(self, batch: Sequence[Result]) -> None:
-        for experiment, result in batch:
-            self._store.put(experiment, result)
+        self._store.put_all(batch)
 
 
 class ParquetResults:
@@ -78,7 +77,7 @@ class ParquetResults:
         ]
         # named by what it holds: a batch that is run twice is one file
         path = self._folder / f"part-{rows[0]['hash'][:16]}-{len(rows)}.parquet"
-        unfinished = path.with_suffix(".unfinished")
+        unfinished = path.with_name(f"_{path.name}")  # readers of a data set pass over such a name
         self._arrow.parquet.write_table(self._arrow.Table.from_pylist(rows), unfinished)
         unfinished.replace(path)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from neuroscope.errors import LabError
 from neuroscope.lab import completions, wire, work
@@ -80,22 +80,31 @@ def chat_routes(registry: Registry) -> APIRouter:
     async def _answer(
         request: Request, body: ChatRequest, hooks: Sequence[ActivationHook], *, always: bool = False
     ) -> Response:
-        accepted = request.headers.get("accept", "")
-        planned = await work.run(request, lambda _: completions.plan(registry, body, hooks))
+        binary = wire.BINARY in request.headers.get("accept", "")
         shows = always or bool(hooks)
+        planned = await work.run(request, lambda _: completions.plan(registry, body, hooks, is_json=not binary))
+
+        def whole(cancelled: work.IsCancelled) -> bytes:
+            answer, captured = completions.complete(registry, planned, cancelled)
+            if not shows:
+                return json.dumps(answer).encode()
+            answer = completions.with_basis(planned, answer)
+            if binary:
+                return wire.as_binary(captured, answer)
+            return json.dumps({**answer, "activations": wire.as_json(captured)}).encode()
+
+        def events(cancelled: work.IsCancelled) -> Iterator[str]:
+            for chunk, captured in completions.chunks(registry, planned, cancelled):
+                if shows:
+                    chunk["activations"] = wire.as_base64(captured) if binary else wire.as_json(captured)
+                yield f"data: {json.dumps(chunk)}\n\n"
+
+        # both make their text in the work's thread: a large one would keep all other clients waiting
         if body.stream:
-            if (body.n or 1) > 1:
-                raise LabError("A stream has one choice; leave out `n`, or `stream`.", parameter="n")
-            items = work.stream(lambda cancelled: completions.chunks(registry, planned, cancelled))
-            events = _events(await work.primed(items), shows=shows, binary=wire.BINARY in accepted)
-            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        answer, captured = await work.run(request, lambda cancelled: completions.complete(registry, planned, cancelled))
-        if not shows:
-            return JSONResponse(answer)
-        answer = completions.with_basis(planned, answer)
-        if wire.BINARY in accepted:
-            return Response(wire.as_binary(captured, answer), media_type=wire.BINARY)
-        return JSONResponse({**answer, "activations": wire.as_json(captured)})
+            items = _to_the_end(await work.stream(request, events))
+            return StreamingResponse(items, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        content = await work.run(request, whole)
+        return Response(content, media_type=wire.BINARY if binary and shows else "application/json")
 
     return router
 
@@ -106,15 +115,11 @@ def _check(spec: HookSpec, registry: Registry) -> None:
         spec.names(model.description.hooks, model.description.layers)
 
 
-async def _events(
-    items: AsyncIterator[tuple[dict[str, Any], list[wire.Captured]]], *, shows: bool, binary: bool
-) -> AsyncIterator[str]:
+async def _to_the_end(events: AsyncIterator[str]) -> AsyncIterator[str]:
     """Server-sent events. An error after the first token can have no status any more: it is an event."""
     try:
-        async for chunk, captured in items:
-            if shows:
-                chunk["activations"] = wire.as_base64(captured) if binary else wire.as_json(captured)
-            yield f"data: {json.dumps(chunk)}\n\n"
+        async for event in events:
+            yield event
     except LabError as error:
         yield f"data: {json.dumps({'error': error.as_json()})}\n\n"
     yield "data: [DONE]\n\n"

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from neuroscope.errors import LabError
 from neuroscope.lab import experiments, work
 from neuroscope.lab.experiments import Experiment, Target
-from neuroscope.lab.model import LabModel
+from neuroscope.lab.model import Description, LabModel
 from neuroscope.lab.passes import check_tokens
 from neuroscope.lab.registry import Registry
+from neuroscope.lab.settings import Spending
 from neuroscope.lab.store import ExperimentStore
 
 Text = Annotated[str, Field(max_length=100_000)]
@@ -44,7 +45,7 @@ class ExperimentBody(BaseModel):
     target: TargetBody = TargetBody()
     others: Annotated[list[Text | Ids], Field(max_length=1000)] = []
     direction: list[float] | None = None
-    scale: float = 1.0
+    scale: Annotated[float, Field(ge=-1e6, le=1e6)] = 1.0
     answer: Text | int | None = None
     foil: Text | int | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -69,7 +70,7 @@ def experiment_routes(registry: Registry, store: ExperimentStore) -> APIRouter:
             if known is not None:
                 return {**known, "stored": True}
             with registry.turns(model).turn(cancelled):
-                result = experiments.run(model, experiment)
+                result = experiments.run(model, experiment, Spending(registry.settings.limits, cancelled).go_on)
             return {**store.put(experiment, result), "stored": False}
 
         return await work.run(request, work_on)
@@ -84,11 +85,11 @@ def experiment_routes(registry: Registry, store: ExperimentStore) -> APIRouter:
                 experiments.check(model, each)
             known = {each.hash: store.find(each.hash) for each in several}
             missing = [each for each in several if known[each.hash] is None]
+            spending = Spending(registry.settings.limits, cancelled)
             with registry.turns(model).turn(cancelled):
-                for experiment, result in experiments.run_all(model, missing):
+                # what is done is kept, whatever ends the rest: asked again, the map goes on from there
+                for experiment, result in experiments.run_all(model, missing, spending.go_on):
                     known[experiment.hash] = store.put(experiment, result)
-                    if cancelled():
-                        break
             rows = [{"layer": each.target.layer, **(known[each.hash] or {})} for each in several]
             return {"map": rows}
 
@@ -133,14 +134,16 @@ def experiment_routes(registry: Registry, store: ExperimentStore) -> APIRouter:
             kept = store.get(hash)
             experiment = Experiment.from_json(kept["experiment"])
             model = registry.model(experiment.model)
-            if model.description.weights != experiment.weights:
+            now, then = _made_with(model.description), _made_with(experiment)
+            if now != then:
                 raise LabError(
-                    f"Experiment {hash} was made with other weights of {experiment.model}; load those.",
+                    f"Experiment {hash} was made with {then} of {experiment.model}, and this lab has {now}; start it "
+                    "with those.",
                     status=409,
                     code="other_weights",
                 )
             with registry.turns(model).turn(cancelled):
-                result = experiments.run(model, experiment)
+                result = experiments.run(model, experiment, Spending(registry.settings.limits, cancelled).go_on)
             return {"hash": hash, "equal": result == kept["result"], "result": result}
 
         return await work.run(request, work_on)
@@ -158,6 +161,8 @@ def read_experiment(model: LabModel, body: ExperimentBody, registry: Registry) -
     return Experiment(
         model=model.description.id,
         weights=model.description.weights,
+        engine=model.description.engine,
+        dtype=model.description.dtype,
         tokens=tokens,
         kind=body.kind,
         target=Target(**body.target.model_dump()),
@@ -168,6 +173,10 @@ def read_experiment(model: LabModel, body: ExperimentBody, registry: Registry) -
         foil=_token(model, body.foil, "foil"),
         seed=body.seed,
     )
+
+
+def _made_with(of: Experiment | Description) -> str:
+    return f"weights {of.weights[:16]} as {of.dtype} in {of.engine}"
 
 
 def _tokens(model: LabModel, given: str | list[int], limit: int, parameter: str) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from neuroscope.lab.messages import Message
 from neuroscope.lab.model import Floats, LabModel, Watch, basis
 from neuroscope.lab.registry import Registry
 from neuroscope.lab.sampling import Sampling, log_softmax
+from neuroscope.lab.settings import Spending
 
 
 class ExplorerRequest(BaseModel):
@@ -68,6 +69,7 @@ def _chat(registry: Registry, body: ExplorerRequest, is_cancelled: work.IsCancel
     if not turns or tokenizer is None:
         raise LabError("A chat needs a `message`, or `messages`, and a model with a tokenizer.", parameter="messages")
     prompt = prompt_of(tokenizer, turns)
+    spending = Spending(registry.settings.limits, is_cancelled)
     streams = [f"blocks.{layer}.hook_resid_post" for layer in range(model.description.layers)]
     limits = registry.settings.limits
     # of every position and layer the logits pass through memory, a layer at a time
@@ -76,12 +78,15 @@ def _chat(registry: Registry, body: ExplorerRequest, is_cancelled: work.IsCancel
     tokens, pieces = list(prompt), []
     collected: dict[str, list[Floats]] = {name: [] for name in streams}
     with registry.turns(model).turn(is_cancelled):
-        for generated in generate(model, wanted, limits, is_cancelled):
+        for generated in generate(model, wanted, limits, spending):
             for name in streams:
                 collected[name].append(generated.activations[name][0])  # T D
             tokens.append(generated.token)
             pieces.append(generated.text)
-        lens = [_layer(model, np.concatenate(collected[name]), tokens, body.top_k) for name in streams]
+        lens = []
+        for name in streams:
+            spending.go_on()
+            lens.append(_layer(model, np.concatenate(collected[name]), tokens, body.top_k))
     read = len(tokens) - 1  # the last token was made and not read
     return {
         "response": "".join(pieces),

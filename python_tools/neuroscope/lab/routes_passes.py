@@ -25,6 +25,7 @@ from neuroscope.lab.passes import Passes, RunningPass, check_tokens
 from neuroscope.lab.registry import Registry
 
 _BLOCK: dict[int | str, dict[str, Any]] = {200: {"content": {wire.BINARY: {}}, "description": "a safetensors block"}}
+ANSWER_WITHIN = 60.0  # seconds, where a client names none
 Token = Annotated[int, Field(ge=0)]
 
 
@@ -37,7 +38,7 @@ class PassRequest(BaseModel):
     hooks: list[str] = []
     interventions: list[dict[str, Any]] = []
     logits: bool = True
-    seconds: Annotated[float, Field(gt=0)] = 60.0
+    seconds: Annotated[float, Field(gt=0)] | None = None  # that a hook waits for its answer
 
 
 class TokenizeRequest(BaseModel):
@@ -65,6 +66,13 @@ def pass_routes(registry: Registry) -> APIRouter:
     @router.get("/v1/models/{name:path}/description")
     async def describe(request: Request, name: str) -> dict[str, Any]:
         return _description(await work.run(request, lambda _: registry.model(name)))
+
+    @router.get("/v1/models/{name:path}")
+    def one(name: str) -> dict[str, Any]:
+        source = registry.settings.source(name)
+        loaded = {model.description.id: model.description.as_json() for model in registry.loaded()}
+        unloaded = {"id": source.id, "object": "model", "created": 0, "owned_by": "neuroscope"}
+        return {**loaded.get(source.id, unloaded), "loaded": source.id in loaded}
 
     @router.post("/v1/tokenize")
     async def tokenize(request: Request, body: TokenizeRequest) -> dict[str, Any]:
@@ -97,19 +105,25 @@ def pass_routes(registry: Registry) -> APIRouter:
         check_tokens(model, body.tokens, limits.prompt_tokens)
         limits.check("hooks", len(body.capture) + len(body.hooks), parameter="capture")
         limits.check("interventions", len(body.interventions), parameter="interventions")
-        limits.check("seconds", body.seconds, parameter="seconds")
+        seconds = min(ANSWER_WITHIN, limits.seconds) if body.seconds is None else body.seconds
+        limits.check("seconds", seconds, parameter="seconds")
         interventions = [read_intervention(each) for each in body.interventions]
         for name in (*body.capture, *body.hooks, *(each.hook for each in interventions)):
             check_name(name, model.description.hooks)
         rows, length = len(body.tokens), len(body.tokens[0])
         forecast = await work.run(
-            request, lambda _: sum(model.expected_bytes(name, rows, length, 0) for name in set(body.capture))
+            # what is captured leaves together, what is answered one after another
+            request,
+            lambda _: (
+                sum(model.expected_bytes(name, rows, length, 0) for name in set(body.capture))
+                + max((model.expected_bytes(name, rows, length, 0) for name in set(body.hooks)), default=0)
+            ),
         )
         if body.logits:
             forecast += 4 * rows * length * model.description.vocabulary
         limits.check("activation_bytes", forecast, parameter="capture")
         watch = Watch(body.capture, interventions, body.hooks)
-        running = passes.start(model, body.tokens, watch, seconds=body.seconds, wants_logits=body.logits)
+        running = passes.start(model, body.tokens, watch, seconds=seconds, wants_logits=body.logits)
         return await _next(request, running)
 
     @router.post("/v1/passes/{id}", responses=_BLOCK, response_class=Response)
@@ -124,7 +138,7 @@ def pass_routes(registry: Registry) -> APIRouter:
         return {"status": "ended"}
 
     async def _next(request: Request, running: RunningPass) -> Response:
-        event = await work.run(request, lambda _: passes.next_event(running))
+        event = await work.run(request, lambda cancelled: passes.next_event(running, cancelled))
         if event.kind == "hook":
             assert event.value is not None
             return _block({"kind": "hook", "pass": running.id, "name": event.name}, {"value": event.value})

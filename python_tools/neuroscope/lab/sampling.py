@@ -59,7 +59,14 @@ class Sampler:
 
 
 def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Along the last axis, in float64."""
+    """Along the last axis, in float64. Raises: LabError for logits that are no numbers."""
+    if not np.isfinite(logits.max(initial=-np.inf)) or np.isnan(logits).any():
+        raise LabError(
+            "The model's numbers overflowed, so it has no next token; make the interventions or the scale smaller, or "
+            "load the model as float32.",
+            code="not_finite",
+            parameter="interventions",
+        )
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     answer: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return answer

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from neuroscope.errors import LabError
 
 ENGINES = ("torch", "mlx")
 DTYPES = ("float32", "bfloat16", "float16")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Limits:
     hooks: int = 512
     interventions: int = 512
     activation_bytes: int = 512 * 2**20
+    json_activation_bytes: int = 64 * 2**20  # as JSON each of them is six or more on the wire, and more in memory
     request_bytes: int = 64 * 2**20
     seconds: float = 300.0
     waiting_requests: int = 64
@@ -71,7 +74,7 @@ class Settings:
 
     @property
     def is_loopback(self) -> bool:
-        return self.host in ("127.0.0.1", "::1", "localhost")
+        return self.host in LOOPBACK
 
     def source(self, name: str) -> ModelSource:
         """The allowed model called `name`: by its id, or by its folder's path.
@@ -80,8 +83,9 @@ class Settings:
         """
         if name in self.models:
             return self.models[name]
+        place = _place(name)
         for source in self.models.values():
-            if source.folder is not None and Path(name).expanduser().resolve() == source.folder.resolve():
+            if source.folder is not None and place == source.folder.resolve():
                 return source
         raise LabError(
             f"Model {name!r} was not allowed when the lab started; allowed are {', '.join(self.models) or 'none'}. "
@@ -90,3 +94,46 @@ class Settings:
             code="model_not_found",
             parameter="model",
         )
+
+
+def _place(name: str) -> Path | None:
+    """The folder that a client's text names, None for what can be no path."""
+    try:
+        return Path(name).expanduser().resolve()
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+@dataclass
+class Spending:
+    """What one request has used of what it may, over all of its choices and passes."""
+
+    limits: Limits
+    is_cancelled: Callable[[], bool] = lambda: False
+    is_json: bool = False  # whether what it captures leaves as JSON
+    _bytes: int = 0
+    _began: float = field(default_factory=time.monotonic)
+
+    def go_on(self) -> None:
+        """To be called between passes. Raises: LabError when the time is up, or the client has gone."""
+        if self.is_cancelled():
+            raise LabError("The client went away.", status=499, code="client_closed")
+        if self.seconds_left <= 0:
+            raise LabError(
+                f"The request took longer than the {self.limits.seconds:g} s that this lab allows; ask for less.",
+                status=408,
+                code="time_limit",
+            )
+
+    @property
+    def seconds_left(self) -> float:
+        return self.limits.seconds - (time.monotonic() - self._began)
+
+    def add_bytes(self, count: int) -> None:
+        """Raises: LabError when so many more bytes of activations are too many."""
+        self._bytes += count
+        self.check_bytes(self._bytes)
+
+    def check_bytes(self, count: int) -> None:
+        name = "json_activation_bytes" if self.is_json else "activation_bytes"
+        self.limits.check(name, count, parameter="activation_hooks")

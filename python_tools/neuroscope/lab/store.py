@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,24 +49,25 @@ class ExperimentStore:
                 f"The database {path} can't be opened ({error}); name another file with --database.", status=409
             ) from error
 
+    def close(self) -> None:
+        self._engine.dispose()
+
     def put(self, experiment: Experiment, result: dict[str, Any]) -> dict[str, Any]:
         """Keeps it, unless it is there; answers what is kept."""
-        row = {
-            "hash": experiment.hash,
-            "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "model": experiment.model,
-            "kind": experiment.kind,
-            "component": experiment.target.component,
-            "layer": experiment.target.layer,
-            "change": result["answer"]["change"],
-            "kl": result["kl"],
-            "experiment": json.dumps(experiment.as_json()),
-            "result": json.dumps(result),
-        }
-        with Session(self._engine) as session:
-            session.execute(insert(_Row).values(row).on_conflict_do_nothing())
-            session.commit()
+        self.put_all([(experiment, result)])
         return self.get(experiment.hash)
+
+    def put_all(self, several: Sequence[tuple[Experiment, dict[str, Any]]]) -> None:
+        """Keeps all of them or, when the process ends meanwhile, none; those that are there stay as they are."""
+        rows = [_row_of(experiment, result) for experiment, result in several]
+        with Session(self._engine) as session:
+            session.execute(insert(_Row).on_conflict_do_nothing(), rows)
+            session.commit()
+
+    def hashes(self) -> set[str]:
+        """Of all experiments, without reading what they hold."""
+        with Session(self._engine) as session:
+            return set(session.scalars(select(_Row.hash)))
 
     def find(self, hash: str) -> dict[str, Any] | None:
         with Session(self._engine) as session:
@@ -109,6 +110,21 @@ class ExperimentStore:
 def _wait_for_writers(connection: Any, _: Any) -> None:
     """Readers go on while another process writes."""
     connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _row_of(experiment: Experiment, result: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "hash": experiment.hash,
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": experiment.model,
+        "kind": experiment.kind,
+        "component": experiment.target.component,
+        "layer": experiment.target.layer,
+        "change": result["answer"]["change"],
+        "kl": result["kl"],
+        "experiment": json.dumps(experiment.as_json()),
+        "result": json.dumps(result),
+    }
 
 
 def _shown(row: _Row) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroscope.errors import LabError, MissingProgramError
-from neuroscope.lab.experiments import Experiment, run_all
+from neuroscope.lab.experiments import Experiment, check, run_all
 from neuroscope.lab.registry import Registry, load_model
 from neuroscope.lab.results import Result, Results
 from neuroscope.lab.settings import ModelSource, Settings
@@ -57,10 +57,13 @@ class _Worker:
 
 
 def plan(spec: SweepSpec) -> list[Experiment]:
-    """Every experiment of the sweep. Loads the model once, for its shape and its tokenizer. Raises: LabError."""
+    """Every experiment of the sweep, checked. Loads the model, for its shape and its tokenizer. Raises: LabError."""
     registry = Registry(Settings(models={spec.source.id: spec.source}))
     model = registry.load(spec.source.id)
-    return list(spec.experiments(model, registry))
+    several = list(spec.experiments(model, registry))
+    for experiment in several:
+        check(model, experiment)
+    return several
 
 
 def run_sweep(

@@ -7,6 +7,7 @@ loop asks for it and sets a flag that the work looks at between tokens.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
@@ -23,63 +24,85 @@ T = TypeVar("T")
 async def run(request: Request, work: Callable[[IsCancelled], T]) -> T:
     """The result of `work`, which is given what tells whether to stop."""
     cancelled = threading.Event()
-    task = asyncio.create_task(asyncio.to_thread(work, cancelled.is_set))
+    done = _in_thread(lambda: work(cancelled.is_set))
     try:
-        while not task.done():
-            await asyncio.wait({task}, timeout=_LOOK_EVERY)
-            if not cancelled.is_set() and await request.is_disconnected():
-                cancelled.set()
+        return await _unless_gone(request, done, cancelled)
     finally:
         cancelled.set()
-    return task.result()
 
 
-async def stream(work: Callable[[IsCancelled], Iterator[T]]) -> AsyncIterator[T]:
-    """The items of `work` as they come; closing this stops it. The first item is waited for by `primed`."""
+async def stream(request: Request, work: Callable[[IsCancelled], Iterator[T]]) -> AsyncIterator[T]:
+    """The items of `work` as they come; closing this stops it.
+
+    The first is waited for here: what is refused before it is refused with a status. Raises: LabError, and whatever
+    else comes before the first item.
+    """
     loop = asyncio.get_running_loop()
-    items: asyncio.Queue[tuple[str, object]] = asyncio.Queue()
+    items: asyncio.Queue[T | None] = asyncio.Queue()
     cancelled = threading.Event()
-
-    def put(kind: str, value: object) -> None:
-        loop.call_soon_threadsafe(items.put_nowait, (kind, value))
 
     def produce() -> None:
         try:
             for item in work(cancelled.is_set):
-                put("item", item)
-        except BaseException as error:  # it is raised again where the items are taken
-            put("error", error)
-        else:
-            put("end", None)
+                loop.call_soon_threadsafe(items.put_nowait, item)
+        finally:
+            loop.call_soon_threadsafe(items.put_nowait, None)
 
-    task = asyncio.create_task(asyncio.to_thread(produce))
+    produced = _in_thread(produce)
+
+    async def following() -> AsyncIterator[T]:
+        try:
+            item = first
+            while item is not None:
+                yield item
+                item = await items.get()
+            await produced  # raises what the work raised
+        finally:
+            cancelled.set()
+
     try:
-        while True:
-            kind, value = await items.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                assert isinstance(value, BaseException)
-                raise value
-            yield value  # type: ignore[misc]  # put by `produce`
-    finally:
+        first = await _unless_gone(request, asyncio.ensure_future(items.get()), cancelled)
+        if first is None:
+            await produced
+            raise LabError("The client went away.", status=499, code="client_closed")
+    except BaseException:
         cancelled.set()
-        await asyncio.shield(task)
+        raise
+    return following()
 
 
-async def primed(items: AsyncIterator[T]) -> AsyncIterator[T]:
-    """The same items, the first of them computed already: what is refused before it is refused with a status.
+async def _unless_gone(request: Request, awaited: asyncio.Future[T], cancelled: threading.Event) -> T:
+    """Its result; `cancelled` is set as soon as the client is gone, and the work then ends by itself."""
+    while not awaited.done():
+        await asyncio.wait({awaited}, timeout=_LOOK_EVERY)
+        if not cancelled.is_set() and await request.is_disconnected():
+            cancelled.set()
+    return awaited.result()
 
-    Raises: LabError, and whatever else the first item raises.
-    """
-    try:
-        first = await anext(items)
-    except StopAsyncIteration:
-        raise LabError("The client went away.", status=499, code="client_closed") from None
 
-    async def all_items() -> AsyncIterator[T]:
-        yield first
-        async for item in items:
-            yield item
+def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """In a thread of its own. A pool's threads would all be waiting for their turn at a model while the pass whose end
+    they wait for needs one; how many wait is limited where they wait."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
 
-    return all_items()
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+            future.exception()  # whoever waited may have gone, and then nobody looks
+        else:
+            future.set_result(result)  # type: ignore[arg-type]  # without an error it is a T
+
+    def act() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:  # it is raised again where the result is taken
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=act, name="lab work", daemon=True).start()
+    return future
