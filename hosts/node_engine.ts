@@ -3,6 +3,7 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { createEngine } from "../js_bridge/engine/engine.ts";
+import { askOverHttp } from "../js_bridge/engine/remote_lab.ts";
 import { BundleList } from "../js_bridge/host/bundle_list.ts";
 import type { Attachment, HostMessage } from "../js_bridge/host/neuroscope_host.ts";
 import { Outstanding } from "../js_bridge/host/outstanding.ts";
@@ -41,6 +42,8 @@ export function connectEngine(
     fetchBytes: readFiles,
     fetchKernels: async (file) => (kernels === null ? null : readFiles(besideKernels(kernels, file))),
     threads: kernels === null ? null : nodeThreads(kernels),
+    ask: askOverHttp,
+    lab: process.env["NEUROSCOPE_LAB"] ?? "http://127.0.0.1:8080",
     defer: (action) => void setImmediate(action),
     log: (text) => process.stderr.write(`${text}\n`),
   });

@@ -21,11 +21,14 @@ export type CacheId = number;
 export type Shape = readonly number[];
 export type Attachment = Float32Array | Uint8Array;
 export type BackendName = "wasm" | "webgl" | "reference";
+/** Where a model computes: a backend of this engine, or a lab at the other end of the line. */
+export type ComputedBy = BackendName | "lab";
 
 // ── Requests: image → engine ────────────────────────────────────────────────────────────────────────────────────────
 
 /**
- * Opens a bundle: a folder's URL or path, a name that the host resolves, or a repository of the Hub.
+ * Opens a bundle: a folder's URL or path, a name that the host resolves, or a repository of the Hub. `lab:NAME`, or
+ * `lab:http://host:port/NAME`, is a model that a lab computes: it answers the same messages, but for caches and gradients.
  * → `progress`…, then `loaded`
  */
 export interface LoadRequest {
@@ -319,6 +322,21 @@ export interface ReleaseRequest {
   tensors: readonly TensorId[];
 }
 
+/**
+ * Asks a lab (`neuroscope serve`) anything that its HTTP API has. Attachment 0, where there is one: the JSON that is sent.
+ * → `asked`
+ */
+export interface AskRequest {
+  kind: "ask";
+  id: number;
+  /** Address of the lab; left out: the host's own. */
+  lab?: string;
+  method: "GET" | "POST" | "DELETE";
+  path: string;
+  /** Default: JSON. */
+  accept?: string;
+}
+
 /** What is alive. → `ledger` */
 export interface LedgerRequest {
   kind: "ledger";
@@ -374,6 +392,7 @@ export type Request =
   | StatisticsRequest
   | TopKRequest
   | ReleaseRequest
+  | AskRequest
   | LedgerRequest
   | SynchronizeRequest
   | BenchmarkRequest;
@@ -485,7 +504,7 @@ export interface Basis {
   /** "raw", or what was done to them, in words: "norms folded, writing centred". */
   weights: string;
   dtype: string;
-  backend: BackendName;
+  backend: ComputedBy;
 }
 
 export interface LoadedAnswer {
@@ -502,7 +521,7 @@ export interface LoadedAnswer {
   /** The component names of `layer -> #component`, e.g. residual → hook_resid_post (below "blocks.L."). */
   aliases: Record<string, string>;
   dtype: string;
-  backend: BackendName;
+  backend: ComputedBy;
   basis: Basis;
   parameters: number;
   /** bytes that the weights take in the backend */
@@ -702,6 +721,13 @@ export interface TopAnswer {
   shape: Shape;
 }
 
+/** Attachment 0: the bytes of the lab's answer, whatever its status. */
+export interface AskedAnswer {
+  kind: "asked";
+  id: number;
+  status: number;
+}
+
 export interface LedgerAnswer {
   kind: "ledger";
   id: number;
@@ -788,6 +814,7 @@ export type Answer =
   | NumbersAnswer
   | StatisticsAnswer
   | TopAnswer
+  | AskedAnswer
   | LedgerAnswer
   | SynchronizedAnswer
   | BenchmarkedAnswer
@@ -809,6 +836,7 @@ export type Answer =
  *   │   ├── GatedRepository        a repository whose terms have to be accepted first; `repository`
  *   │   ├── RateLimited            the Hub answers no more for a while; `seconds`, where it told
  *   │   ├── StorageFull            no room in the browser's storage, also after evicting; `bytes`, `quota`
+ *   │   ├── LabRefused             a lab does not do that; `status`, `code` where it said so itself
  *   │   ├── LoadCancelled
  *   │   ├── NoTokenizer            the bundle has none
  *   │   ├── NoReference            a parity run of a model without reference numbers; `file`
@@ -846,6 +874,7 @@ export type ErrorName =
   | "GatedRepository"
   | "RateLimited"
   | "StorageFull"
+  | "LabRefused"
   | "LoadCancelled"
   | "NoTokenizer"
   | "BackendUnavailable"

@@ -32,6 +32,8 @@ import { operate } from "./operation.ts";
 import { parity, REFERENCE } from "./parity.ts";
 import { PassTable } from "./pass_table.ts";
 import { Recovery } from "./recovery.ts";
+import type { Ask } from "./remote_lab.ts";
+import { RemoteModels } from "./remote_models.ts";
 import type { Remembered } from "./remembered.ts";
 import { checkShape, elementsOf, lastOf, showShape } from "./shape.ts";
 import { statisticsOf, topOf } from "./statistics.ts";
@@ -50,6 +52,10 @@ export interface EngineOptions {
   remembered?: Remembered | null;
   /** Where repositories are looked for; the public Hub where it is left out. */
   hub?: string;
+  /** The way to labs; without it there are none. */
+  ask?: Ask | null;
+  /** The address of the lab that the host means where none is named. */
+  lab?: string | null;
   /** SHA-256, where not crypto.subtle's. */
   digest?: (bytes: Uint8Array) => Promise<string>;
   log?: (text: string) => void;
@@ -89,6 +95,7 @@ class MessageEngine implements Engine {
   readonly #caches = new CacheTable();
   readonly #passes: PassTable;
   readonly #recovery: Recovery;
+  readonly #remotes: RemoteModels;
   #nextModel = 1;
   /** Where new tensors go: the backend of the model loaded last. */
   #home: Backend | null = null;
@@ -130,6 +137,15 @@ class MessageEngine implements Engine {
       log: options.log ?? (() => undefined),
       onLost: (backend) => this.#recovery.lose(backend),
     });
+    this.#remotes = new RemoteModels({
+      tensors: this.#tensors,
+      post: (answer, attachments) => this.#post(answer, attachments),
+      home: () => this.#home ?? this.#backends.plain,
+      now: this.#now,
+      ask: options.ask ?? null,
+      lab: options.lab ?? null,
+      nextModel: () => this.#nextModel++,
+    });
     this.#recovery = new Recovery({
       end: (backend, error) => {
         if (this.#home === backend) this.#home = null;
@@ -149,7 +165,9 @@ class MessageEngine implements Engine {
     const id = "id" in message ? message.id : undefined;
     const pass = "pass" in message ? message.pass : undefined;
     try {
-      const answer = this.#dispatch(message, attachments);
+      const answer = this.#remotes.takes(message)
+        ? this.#remotes.handle(message, attachments)
+        : this.#dispatch(message, attachments);
       answer?.catch((error: unknown) => this.#post({ kind: "failed", id, error: describeError(error) }));
     } catch (error) {
       this.#post({ kind: "failed", id, pass, error: describeError(error) });
@@ -260,6 +278,7 @@ class MessageEngine implements Engine {
       }
       case "backends":
         return this.#answerBackends(message.id, message.measure ?? false);
+      case "ask": // the remotes have taken it
       default:
         throw unknownKind(message);
     }
@@ -500,7 +519,7 @@ class MessageEngine implements Engine {
       bytes: this.#tensors.bytes,
       tapes: this.#tensors.tapeBytes,
       budget: this.#tensors.budget,
-      passes: this.#passes.ledger(),
+      passes: [...this.#passes.ledger(), ...this.#remotes.ledger()],
       caches: this.#caches.ledger(),
       models,
       backends,

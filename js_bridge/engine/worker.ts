@@ -10,6 +10,7 @@ import { indexedMeasurements } from "../store/indexed_measurements.ts";
 import { plainSha256 } from "../store/sha256.ts";
 import { createEngine, type Engine } from "./engine.ts";
 import { EngineError } from "./errors.ts";
+import { askOverHttp } from "./remote_lab.ts";
 
 export interface WorkerSettings {
   /** Address of kernels.wasm; its other builds and the helper threads' script lie beside it. */
@@ -57,6 +58,8 @@ async function start({ kernels, bundles, budget, hub, without = [] }: WorkerSett
     log,
     budget,
     hub,
+    ask: askOverHttp,
+    lab: new URL(bundles, location.href).origin,
     resolveBundle: (name) => (/^[a-z]+:|\//.test(name) ? name : `${bundles.replace(/\/$/, "")}/${name}`),
     defer: (action) => {
       deferred.push(action);

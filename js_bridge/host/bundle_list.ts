@@ -1,7 +1,8 @@
 // The bundles that a host knows by name, and the backend that `auto` means there. A `load` request goes out with the
 // bundle's address in place of its name. Any other name is a repository's, where the host may ask the Hub; where it may
-// not, it is answered here, with the names that are known.
+// not, it is answered here, with the names that are known. What a lab computes has no bundle, and passes through.
 
+import { LAB_SCHEME } from "../engine/remote_lab.ts";
 import { HUB_SCHEME, isRepositoryName } from "../store/hub_name.ts";
 import type { HostMessage } from "./neuroscope_host.ts";
 
@@ -21,6 +22,7 @@ export class BundleList {
   aim(message: HostMessage): { readonly request: HostMessage } | { readonly refusal: HostMessage } {
     if (message.kind !== "load") return { request: message };
     const name = String(message["bundle"]);
+    if (name.startsWith(LAB_SCHEME)) return { request: message };
     const isRepository = this.#asksHub && isRepositoryName(name);
     const address = this.#addresses.get(name) ?? (isRepository ? HUB_SCHEME + name : undefined);
     if (address === undefined) return { refusal: this.#refuse(message, name) };

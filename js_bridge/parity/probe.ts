@@ -42,7 +42,7 @@ export class Probe {
     const { message } = await probe.#ask({ kind: "load", bundle, backend })
     if (message.kind !== "loaded") throw new Error(`the engine answered ${message.kind} to load`)
     probe.#model = message.model
-    return { probe, backend: message.backend }
+    return { probe, backend: message.backend as BackendName }
   }
 
   /** The values at `hooks` of one pass over a row of tokens, in that order. */

@@ -3,7 +3,7 @@
 import { fileURLToPath } from "node:url";
 import { createEngine, type Engine, type EngineOptions } from "../../js_bridge/engine/engine.ts";
 import { besideKernels } from "../../js_bridge/kernels/threads.ts";
-import type { Answer, Attachment, HookEvent, LoadedAnswer, Request } from "../../js_bridge/protocol.ts";
+import type { Answer, Attachment, HookEvent, LoadedAnswer, LoadRequest, Request } from "../../js_bridge/protocol.ts";
 import { readFiles } from "../../js_bridge/store/files.ts";
 
 export const KERNELS = fileURLToPath(new URL("../../build/kernels.wasm", import.meta.url));
@@ -54,7 +54,7 @@ export class Session {
     });
   }
 
-  async load(bundle: string, backend: LoadedAnswer["backend"] | "auto" = "reference"): Promise<LoadedAnswer> {
+  async load(bundle: string, backend: LoadRequest["backend"] = "reference"): Promise<LoadedAnswer> {
     return (await this.ask({ kind: "load", bundle, backend })).message as LoadedAnswer;
   }
 
