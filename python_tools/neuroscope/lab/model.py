@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroscope.errors import LabError
 from neuroscope.lab.interventions import Intervention
 
 Floats = NDArray[np.float32]
@@ -110,6 +111,33 @@ class LabModel(Protocol):
     def expected_bytes(self, name: str, batch: int, positions: int, cached: int) -> int:
         """Bytes of a hook's float32 value, for the forecast; found by the shapes of a probing pass."""
         ...
+
+
+def check_tokens(tokens: Sequence[Sequence[int]], offset: int, vocabulary: int, positions: int) -> None:
+    """Raises: LabError for rows that no pass could run behind `offset` positions."""
+    lengths = {len(row) for row in tokens}
+    if len(lengths) != 1 or 0 in lengths:
+        raise LabError(
+            f"The rows have {', '.join(str(len(row)) for row in tokens) or 'no'} tokens; a pass takes rows of one "
+            "length, from 1 on. Send rows of different lengths one by one.",
+            code="ragged_rows",
+            parameter="tokens",
+        )
+    wrong = next((id for row in tokens for id in row if not 0 <= id < vocabulary), None)
+    if wrong is not None:
+        raise LabError(
+            f"Token {wrong} is outside the vocabulary, which has 0 to {vocabulary - 1}.",
+            code="unknown_token",
+            parameter="tokens",
+        )
+    total = offset + lengths.pop()
+    if total > positions:
+        raise LabError(
+            f"The pass would reach position {total - 1}, and the model's positions are 0 to {positions - 1}; send "
+            "fewer tokens.",
+            code="context_length_exceeded",
+            parameter="tokens",
+        )
 
 
 def basis(description: Description, *, bos: bool) -> Mapping[str, Any]:

@@ -7,19 +7,19 @@ and values, and the hooks stay live at every token. Only safetensors are read, a
 from __future__ import annotations
 
 import hashlib
-import os
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neuroscope.errors import LabError, MissingProgramError
+from neuroscope.lab.hook_shapes import HookShapes, Pass, learn_shapes
 from neuroscope.lab.interventions import Floats
-from neuroscope.lab.model import Description, Step, Watch
+from neuroscope.lab.model import Description, Step, Watch, check_tokens
 from neuroscope.lab.settings import ModelSource
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ class TorchModel:
 
     def __init__(self, source: ModelSource) -> None:
         """Loads the model. Raises: LabError when it can't be loaded, MissingProgramError without PyTorch."""
-        os.environ.setdefault("PIP_NO_INDEX", "1")  # booting may call pip for what a text model never needs
         try:
             import torch
             from transformer_lens.model_bridge import TransformerBridge
@@ -77,15 +76,20 @@ class TorchModel:
             ) from error
         place = str(source.folder or source.id)
         model = _load(place, source)
-        self.tokenizer = _load_tokenizer(place, source)
+        self.tokenizer = load_tokenizer(source)
         device = str(next(model.parameters()).device)
-        options = {"tokenizer": self.tokenizer} if self.tokenizer is not None else {}
-        self._bridge: Any = TransformerBridge.boot_transformers(place, hf_model=model, device=device, **options)
+        with _nothing_installed():
+            self._bridge: Any = TransformerBridge.boot_transformers(
+                place, hf_model=model, device=device, tokenizer=self.tokenizer or _no_tokenizer()
+            )
         self._model = model
         self._torch = torch
         self._arrays = TorchArrays()
-        self._optional_on: set[str] = set()
+        self._device = device
         config = self._bridge.cfg
+        self._limits = (int(config.d_vocab), int(config.n_ctx))
+        self._hidden_by: dict[str, frozenset[str]] = {}
+        self._shapes = self._learn_shapes()
         self.description = Description(
             id=source.id,
             engine="torch",
@@ -99,16 +103,36 @@ class TorchModel:
             dtype=source.dtype,
             device=device,
             weights=weights_digest(source),
-            hooks=tuple(sorted(self._bridge.hook_dict)),
+            hooks=tuple(sorted(self._shapes.axes)),
         )
+
+    def _learn_shapes(self) -> HookShapes:
+        """Of every hook that some pass has, and what each switch takes away."""
+        every = sorted(self._bridge.hook_dict)
+        plain = [name for name in every if _switch_of(name) is None]
+        shapes = learn_shapes(self.forward, plain, _windows)
+        axes = dict(shapes.axes)
+        for switch in sorted(set(_OPTIONAL.values())):
+            switched = [name for name in every if _switch_of(name) == switch]
+            try:
+                found = learn_shapes(self.forward, [*shapes.axes, *switched], _windows).axes
+            except NotImplementedError:  # the bridge can't take this family's attention apart
+                continue
+            # Whatever fires without the switch and not with it can't be seen together with what it shows.
+            self._hidden_by[switch] = frozenset(shapes.axes) - found.keys()
+            axes |= {name: found[name] for name in switched if name in found}
+        split = {name for name in axes if _switch_of(name) == "set_use_split_qkv_input"}
+        self._hidden_by["set_use_attn_in"] = self._hidden_by.get("set_use_attn_in", frozenset()) | split
+        return HookShapes(axes, shapes.windows)
 
     def forward(
         self, tokens: Sequence[Sequence[int]], watch: Watch, *, past: Any = None, last_only: bool = False
     ) -> Step:
         torch = self._torch
         offset = 0 if past is None else int(past.get_seq_length())
+        check_tokens(tokens, offset, *self._limits)
         activations: dict[str, Floats] = {}
-        ids = torch.tensor(tokens, device=self.description.device)
+        ids = torch.tensor(tokens, device=self._device)
         with torch.inference_mode(), self._hooked(watch, offset, activations):
             options = {"logits_to_keep": 1} if last_only else {}
             answer = self._model(input_ids=ids, past_key_values=past, use_cache=True, **options)
@@ -118,47 +142,69 @@ class TorchModel:
     @contextmanager
     def _hooked(self, watch: Watch, offset: int, activations: dict[str, Floats]) -> Iterator[None]:
         """Sets the hook points of one pass, and takes them away again however it ends."""
-        names = {*watch.captures, *watch.awaited, *(each.hook for each in watch.interventions)}
-        self._switch_on(names)
-        points = {name: self._bridge.hook_dict[name] for name in names}
+        points: dict[int, tuple[Any, list[str]]] = {}  # a point can have several names
+        for name in dict.fromkeys([*watch.captures, *watch.awaited, *(each.hook for each in watch.interventions)]):
+            point = self._bridge.hook_dict[name]
+            points.setdefault(id(point), (point, []))[1].append(name)
+        switches = self._switches([name for _, names in points.values() for name in names])
         try:
-            for name, point in points.items():
-                point.add_hook(self._at(name, watch, offset, activations))
+            for switch in switches:
+                getattr(self._bridge, switch)(True)
+            for point, names in points.values():
+                point.add_hook(self._at(names, watch, offset, activations))
             yield
         finally:
-            for point in points.values():
+            for point, _ in points.values():
                 point.remove_hooks("fwd")
+            for switch in switches:
+                getattr(self._bridge, switch)(False)
 
-    def _at(self, name: str, watch: Watch, offset: int, activations: dict[str, Floats]) -> Callable[..., Any]:
-        changes = [each for each in watch.interventions if each.hook == name]
+    def _at(self, names: list[str], watch: Watch, offset: int, activations: dict[str, Floats]) -> Callable[..., Any]:
+        changes = [each for each in watch.interventions if each.hook in names]
+        awaited = [name for name in names if name in watch.awaited]
+        captured = [name for name in names if name in watch.captures]
 
-        def act(value: torch.Tensor, hook: Any) -> torch.Tensor | None:
+        def act(value: Any, hook: Any) -> torch.Tensor | None:
+            if not isinstance(value, self._torch.Tensor):
+                return None
             current = value
             for each in changes:
                 current = each.apply(self._arrays, current, offset)
-            if name in watch.awaited and watch.on_hook is not None:
-                answer = watch.on_hook(name, _numbers(current))
-                if answer is not None:
-                    current = self._arrays.of(answer.reshape(current.shape), current)
-            if name in watch.captures:
-                activations[name] = _numbers(current)
+            if watch.on_hook is not None:
+                for name in awaited:
+                    answer = watch.on_hook(name, _numbers(current))
+                    if answer is not None:
+                        current = self._arrays.of(answer.reshape(current.shape), current)
+            if captured:
+                activations.update(dict.fromkeys(captured, _numbers(current)))
             return None if current is value else current
 
         return act
 
-    def _switch_on(self, names: set[str]) -> None:
-        """Optional points cost time in every pass, so they are switched on when they are first named."""
-        for name in names:
-            switch = _OPTIONAL.get(name.rsplit(".", 1)[-1])
-            if switch is not None and switch not in self._optional_on:
-                getattr(self._bridge, switch)(True)
-                self._optional_on.add(switch)
+    def _switches(self, names: list[str]) -> list[str]:
+        """What has to be on for optional points, in this pass alone: a switch costs time, changes the last bits of
+        what comes after, and hides other points.
+
+        Raises: LabError when it would hide one of the names.
+        """
+        switches = sorted({switch for name in names if (switch := _switch_of(name)) is not None})
+        for switch in switches:
+            hidden = [name for name in names if name in self._hidden_by.get(switch, ())]
+            if hidden:
+                shown = next(name for name in names if _switch_of(name) == switch)
+                raise LabError(
+                    f"{shown} and {hidden[0]} can't be looked at in one pass, since the model is computed in another "
+                    "way to show the first; ask for them in two requests.",
+                    code="hooks_exclude_each_other",
+                    parameter="activation_hooks",
+                )
+        return switches
 
     def lens(self, residual: Floats) -> Floats:
         torch = self._torch
         with torch.inference_mode():
             dtype = next(self._model.parameters()).dtype
-            stream = torch.as_tensor(residual, dtype=dtype, device=self.description.device)
+            stream = torch.as_tensor(residual, dtype=dtype, device=self._device)
             logits = self._bridge.unembed(self._bridge.ln_final(stream))
             cap = getattr(self._model.config.get_text_config(), "final_logit_softcapping", None)
             if cap:
@@ -166,35 +212,29 @@ class TorchModel:
             return _numbers(logits)
 
     def expected_bytes(self, name: str, batch: int, positions: int, cached: int) -> int:
-        shape = self._shapes.get(name, (1, 2, self.description.width))
-        total = cached + positions
-        extents = [positions if extent == 2 and axis > 0 else extent for axis, extent in enumerate(shape)]
-        if name.endswith(("hook_attn_scores", "hook_pattern")):
-            extents = [1, shape[1], positions, total]
-        return 4 * batch * int(np.prod(extents))
+        return self._shapes.bytes(name, Pass(batch, positions, cached))
 
-    @cached_property
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every hook point's shape in a pass of two tokens."""
-        shapes: dict[str, tuple[int, ...]] = {}
 
-        def note(name: str) -> Callable[..., None]:
-            def look(value: Any, hook: Any) -> None:
-                if hasattr(value, "shape"):
-                    shapes[name] = tuple(value.shape)
+def _switch_of(name: str) -> str | None:
+    return _OPTIONAL.get(name.rsplit(".", 1)[-1])
 
-            return look
 
-        points = self._bridge.hook_dict
-        try:
-            for name, point in points.items():
-                point.add_hook(note(name))
-            with self._torch.inference_mode():
-                self._model(input_ids=self._torch.tensor([[0, 0]], device=self.description.device))
-        finally:
-            for point in points.values():
-                point.remove_hooks("fwd")
-        return shapes
+def _windows(past: Any) -> list[int | None]:
+    """Of a cache of transformers, by layer."""
+    return [layer.sliding_window if layer.is_sliding else None for layer in past.layers]
+
+
+@contextmanager
+def _nothing_installed() -> Iterator[None]:
+    """Booting a model that also reads images calls pip, or uv, for what a text never needs; here nobody answers."""
+    from transformer_lens.model_bridge.sources.transformers import helpers
+
+    installs = helpers._ensure_torchvision
+    helpers._ensure_torchvision = lambda: False
+    try:
+        yield
+    finally:
+        helpers._ensure_torchvision = installs
 
 
 def _load(place: str, source: ModelSource) -> Any:
@@ -211,32 +251,69 @@ def _load(place: str, source: ModelSource) -> Any:
         "local_files_only": source.folder is not None,
     }
     if source.devices is not None:
+        _need_accelerate(source)
         options["device_map"] = source.devices
     try:
         config = AutoConfig.from_pretrained(place, trust_remote_code=False, local_files_only=source.folder is not None)
         multimodal = config.get_text_config() is not config
         kind = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
         model = kind.from_pretrained(place, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise LabError(
-            f"{source.id} can't be loaded: {str(error).splitlines()[0]} It has to be a Hugging Face folder or id with "
-            "safetensors, of an architecture that transformers knows without remote code.",
-            code="model_not_loadable",
-            parameter="model",
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise not_loadable(
+            source,
+            error,
+            "It has to be a Hugging Face folder or id with safetensors, of an architecture that transformers knows "
+            "without remote code.",
         ) from error
     model.requires_grad_(False)
     model.eval()  # type: ignore[no-untyped-call]
     return model
 
 
-def _load_tokenizer(place: str, source: ModelSource) -> Any:
+def _need_accelerate(source: ModelSource) -> None:
+    if importlib.util.find_spec("accelerate") is None:
+        raise MissingProgramError(
+            f"accelerate is missing, and it spreads a model over devices ({source.devices!r} was asked for); install "
+            "it with `pip install accelerate`, or start the lab without --devices."
+        )
+
+
+def not_loadable(source: ModelSource, error: Exception, remedy: str) -> LabError:
+    """What a loader says, in one sentence, and what to do."""
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return LabError(
+        f"{source.id} can't be loaded: {first.rstrip('.')}. {remedy}", code="model_not_loadable", parameter="model"
+    )
+
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The model's tokenizer, or None: a model without one takes token ids."""
     from transformers import AutoTokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(place, trust_remote_code=False, local_files_only=source.folder is not None)
-    except (OSError, ValueError, KeyError) as error:
-        print(f"{source.id} has no tokenizer that can be read ({error}); it takes token ids only.", file=sys.stderr)
+    folder = source.folder
+    # Some classes make themselves one of no words where there are no files.
+    if folder is not None and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        print(f"{source.id} has no tokenizer; it takes token ids only.", file=sys.stderr)
         return None
+    place = str(folder or source.id)
+    try:
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=False, local_files_only=folder is not None)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        print(f"{source.id} has no tokenizer that can be read ({reason}); it takes token ids only.", file=sys.stderr)
+        return None
+
+
+def _no_tokenizer() -> Any:
+    """One of no use, which keeps the bridge from looking for one."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"0": 0}, unk_token="0"))
+    return PreTrainedTokenizerFast(tokenizer_object=words)  # type: ignore[no-untyped-call]
 
 
 def weights_digest(source: ModelSource) -> str:
@@ -256,5 +333,7 @@ def weights_digest(source: ModelSource) -> str:
 
 def _numbers(value: Any) -> Floats:
     """A copy as float32; the pass may go on to write over the tensor."""
-    numbers: Floats = value.detach().float().cpu().numpy()
-    return numbers.copy()
+    import torch
+
+    numbers: Floats = value.detach().to("cpu", torch.float32, copy=True).numpy()
+    return numbers
