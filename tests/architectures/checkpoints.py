@@ -223,11 +223,11 @@ _FAMILIES: tuple[Callable[[], Iterator[tuple[str, Recipe]]], ...] = (
 RECIPES: dict[str, Recipe] = {name: recipe for family in _FAMILIES for name, recipe in family()}
 
 
-def make_checkpoint(folder: Path, name: str, *, seed: int = 0) -> Checkpoint:
-    """Writes the checkpoint `name` of RECIPES into a folder."""
+def make_checkpoint(folder: Path, name: str, *, seed: int = 0, **changes: Any) -> Checkpoint:
+    """Writes the checkpoint `name` of RECIPES into a folder, with other settings where they are given."""
     recipe = RECIPES[name]
     torch.manual_seed(seed)
-    config = getattr(transformers, recipe.config)(**recipe.settings)
+    config = getattr(transformers, recipe.config)(**{**recipe.settings, **changes})
     model = getattr(transformers, recipe.model)(config)
     is_gemma = name.startswith("gemma")
     with torch.no_grad():

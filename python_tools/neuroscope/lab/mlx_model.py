@@ -5,17 +5,19 @@ The hook points are those of mlx_seams.py: fewer than the bridge's, under the sa
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neuroscope.errors import LabError, MissingProgramError
+from neuroscope.errors import MissingProgramError
+from neuroscope.lab.hook_shapes import Pass, learn_shapes
 from neuroscope.lab.interventions import Floats
-from neuroscope.lab.model import Description, Step, Watch
+from neuroscope.lab.mlx_config import translate
+from neuroscope.lab.model import Description, Step, Watch, check_tokens
 from neuroscope.lab.settings import ModelSource
-from neuroscope.lab.torch_model import weights_digest
+from neuroscope.lab.torch_model import load_tokenizer, not_loadable, weights_digest
 
 
 class MlxArrays:
@@ -55,7 +57,7 @@ class MlxModel:
         """Loads the model. Raises: LabError when mlx-lm can't, MissingProgramError without it."""
         try:
             import mlx.core as mx
-            from mlx_lm import load
+            from mlx.utils import tree_flatten
             from mlx_lm.models.cache import make_prompt_cache
         except ImportError as error:
             raise MissingProgramError(
@@ -67,41 +69,29 @@ class MlxModel:
         self._mx: Any = mx
         self._make_cache = make_prompt_cache
         self._arrays = MlxArrays()
-        try:
-            model, tokenizer, config = load(  # type: ignore[misc]  # three, since the configuration is asked for
-                str(source.folder or source.id), model_config=_completed(source), return_config=True
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LabError(
-                f"{source.id} can't be loaded by mlx-lm: {str(error).splitlines()[0]} Start the lab with --engine "
-                "torch for it.",
-                code="model_not_loadable",
-                parameter="model",
-            ) from error
+        model, config, positions = _load(source)
         model.set_dtype(getattr(mx, source.dtype))
+        mx.eval(model.parameters())
+        parameters = sum(int(value.size) for _, value in tree_flatten(model.parameters()))
         self._model: Any = model
-        self.tokenizer: Any = tokenizer
-        text: dict[str, Any] = config.get("text_config") or config
-        heads = int(_first(text, "num_attention_heads", "n_head"))
-        width = int(_first(text, "hidden_size", "n_embd"))
-        layers = int(_first(text, "num_hidden_layers", "n_layer"))
-        self._points = open_seams(model, int(text.get("head_dim") or width // heads))
-        from mlx.utils import tree_flatten
-
+        self.tokenizer: Any = load_tokenizer(source)
+        self._points = open_seams(model, config)
+        self._limits = (int(config["vocab_size"]), positions)
+        self._shapes = learn_shapes(self.forward, self._points.names, _windows)
         self.description = Description(
             id=source.id,
             engine="mlx",
-            architecture=str(text.get("model_type", config.get("model_type"))),
-            layers=layers,
-            heads=heads,
-            width=width,
-            vocabulary=int(_first(text, "vocab_size")),
-            positions=int(_first(text, "max_position_embeddings", "n_positions", "n_ctx")),
-            parameters=sum(int(value.size) for _, value in tree_flatten(model.parameters())),
+            architecture=str(config["model_type"]),
+            layers=len(model.layers),
+            heads=int(config.get("num_attention_heads") or config["n_head"]),
+            width=int(config.get("hidden_size") or config["n_embd"]),
+            vocabulary=self._limits[0],
+            positions=positions,
+            parameters=parameters,
             dtype=source.dtype,
             device=str(mx.default_device()),
             weights=weights_digest(source),
-            hooks=tuple(sorted(self._points.names)),
+            hooks=tuple(sorted(self._shapes.axes)),
         )
 
     def forward(
@@ -109,6 +99,7 @@ class MlxModel:
     ) -> Step:
         cache = self._make_cache(self._model) if past is None else past
         offset = int(cache[0].offset) if past is not None else 0
+        check_tokens(tokens, offset, *self._limits)
         activations: dict[str, Floats] = {}
 
         def visit(name: str, value: Any) -> Any:
@@ -141,34 +132,67 @@ class MlxModel:
         return self._numbers(self._unembed(body, normed))
 
     def _unembed(self, body: Any, normed: Any) -> Any:
-        """What the model does behind its body: its own head, or the embedding's; then the soft cap."""
-        head = next((self._model[name] for name in ("lm_head", "embed_out") if name in self._model), None)
-        if head is not None:
-            logits = head(normed)
-        else:
-            from neuroscope.lab.mlx_seams import EMBEDDING
+        """What the model does behind its final norm: its own head, or the embedding's; then the soft cap."""
+        from neuroscope.lab.mlx_seams import EMBEDDING
 
-            logits = next(body[name] for name in EMBEDDING if name in body).as_linear(normed)
+        heads = [part[name] for part in (self._model, body) for name in ("lm_head", "embed_out") if name in part]
+        tables = [body[name].as_linear for name in EMBEDDING if name in body]
+        logits = [*heads, *tables][0](normed)
         cap = getattr(self._model, "final_logit_softcapping", None)
         return self._mx.tanh(logits / cap) * cap if cap else logits
 
+    def axes(self) -> Mapping[str, Sequence[str | int]]:
+        return self._shapes.axes
+
     def expected_bytes(self, name: str, batch: int, positions: int, cached: int) -> int:
-        description = self.description
-        if name.endswith(("hook_attn_scores", "hook_pattern")):
-            return 4 * batch * description.heads * positions * (cached + positions)
-        return 4 * batch * positions * (1 if name.endswith("hook_scale") else 4 * description.width)
+        return self._shapes.bytes(name, Pass(batch, positions, cached))
 
     def _numbers(self, value: Any) -> Floats:
         return np.array(value.astype(self._mx.float32))
 
 
-def _first(config: dict[str, Any], *names: str) -> Any:
-    return next(config[name] for name in names if config.get(name) is not None)
+def _windows(cache: Any) -> list[int | None]:
+    """Of a cache of mlx-lm, by layer."""
+    return [getattr(layer, "max_size", None) for layer in cache]
 
 
-def _completed(source: ModelSource) -> dict[str, Any]:
-    """What mlx-lm wants in a GPT-2's configuration and transformers no longer writes there."""
-    if source.folder is None:
-        return {}
-    config = json.loads((source.folder / "config.json").read_text())
-    return {"n_ctx": config["n_positions"]} if "n_positions" in config and "n_ctx" not in config else {}
+def _load(source: ModelSource) -> tuple[Any, dict[str, Any], int]:
+    """Model, configuration as mlx-lm takes it, positions. Raises: LabError."""
+    from mlx_lm.utils import _get_classes, load_config, load_model
+
+    def classes(config: dict[str, Any]) -> tuple[Any, Any]:
+        kind, arguments = _get_classes(config)
+        return type("Model", (kind,), {"sanitize": _sanitize, "__module__": kind.__module__}), arguments
+
+    try:
+        folder = source.folder or _snapshot(source)
+        translated = translate(load_config(folder), source.id)
+        model, config = load_model(folder, model_config=translated.changes, get_model_classes=classes)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise not_loadable(source, error, "Start the lab with --engine torch for it.") from error
+    return model, config, translated.positions
+
+
+def _snapshot(source: ModelSource) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(source.id, allow_patterns=["*.json", "model*.safetensors", "tokenizer*", "*.model"]))
+
+
+_PREFIXES = ("transformer.", "language_model.model.", "model.language_model.")
+_OTHER_PARTS = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
+
+
+def _sanitize(model: Any, weights: dict[str, Any]) -> dict[str, Any]:
+    """mlx-lm's own, behind the names that transformers gives the tensors of a model with a head, or with images."""
+    named = {}
+    for name, value in weights.items():
+        if name.startswith(_OTHER_PARTS):
+            continue
+        prefix = next((each for each in _PREFIXES if name.startswith(each)), None)
+        if prefix is not None:
+            name = ("" if prefix == "transformer." else "model.") + name.removeprefix(prefix)
+        named[name.removeprefix("language_model.") if name.startswith("language_model.lm_head") else name] = value
+    own = getattr(super(type(model), model), "sanitize", None)
+    kept: dict[str, Any] = own(named) if own is not None else named
+    return kept
