@@ -17,6 +17,7 @@ from neuroscope.lab import wire
 
 Messages = Sequence[Mapping[str, Any]]
 Hooks = Sequence[Mapping[str, Any]]
+DEFAULT_LAB = "http://127.0.0.1:8080"
 
 
 class NeuroScopeLabError(Exception):
@@ -29,11 +30,14 @@ class NeuroScopeLabError(Exception):
 
 
 class LMStudioNeuroScopeClient:
-    """One lab. `binary` False asks for activations as JSON, whose `data` are nested lists."""
+    """One lab: that at `base_url`, else at NEUROSCOPE_LAB, else on this machine.
+
+    `binary` False asks for activations as JSON, whose `data` are nested lists.
+    """
 
     def __init__(
         self,
-        base_url: str = "http://127.0.0.1:8080",
+        base_url: str | None = None,
         *,
         token: str | None = None,
         timeout: float = 600.0,
@@ -41,7 +45,7 @@ class LMStudioNeuroScopeClient:
     ) -> None:
         key = token or os.environ.get("NEUROSCOPE_TOKEN")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self.base_url = base_url.rstrip("/")
+        self.base_url = (base_url or os.environ.get("NEUROSCOPE_LAB") or DEFAULT_LAB).rstrip("/")
         self.binary = binary
         self._http = httpx.Client(base_url=self.base_url, headers=headers, timeout=timeout)
 

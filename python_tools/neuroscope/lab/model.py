@@ -112,6 +112,10 @@ class LabModel(Protocol):
         """Bytes of a hook's float32 value, for the forecast; found by the shapes of a probing pass."""
         ...
 
+    def axes(self) -> Mapping[str, Sequence[str | int]]:
+        """What each hook's axes count: B, T, S (keys), B*T, or the model's own extent."""
+        ...
+
 
 def check_tokens(tokens: Sequence[Sequence[int]], offset: int, vocabulary: int, positions: int) -> None:
     """Raises: LabError for rows that no pass could run behind `offset` positions."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from neuroscope.lab.registry import Registry
 from neuroscope.lab.settings import Spending
 
 _LOOK_EVERY = 0.2  # seconds
+PASTS_KEPT = 32  # keys and values between the passes of a generation
 
 
 class PassEnded(Exception):
@@ -34,7 +36,27 @@ class Event:
     name: str = ""
     value: Floats | None = None
     step: Step | None = None
+    past: str | None = None
     error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a pass is run."""
+
+    seconds: float  # that a hook waits for its answer
+    wants_logits: bool
+    last_only: bool
+    keeps_past: bool
+
+
+@dataclass(frozen=True)
+class Past:
+    """Keys and values of `positions` positions, for one pass to go on with."""
+
+    model: LabModel
+    values: Any
+    positions: int
 
 
 @dataclass
@@ -44,8 +66,7 @@ class RunningPass:
     id: str
     model: LabModel
     watch: Watch
-    seconds: float  # that a hook waits for its answer
-    wants_logits: bool
+    options: Options
     spending: Spending
     events: queue.Queue[Event] = field(default_factory=queue.Queue)
     is_ended: threading.Event = field(default_factory=threading.Event)
@@ -58,7 +79,7 @@ class RunningPass:
         with self._lock:
             self._waiting_at = event
         self.events.put(event)
-        deadline = time.monotonic() + min(self.seconds, self.spending.seconds_left)
+        deadline = time.monotonic() + min(self.options.seconds, self.spending.seconds_left)
         while not self.is_ended.is_set():
             try:
                 answer = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -72,7 +93,7 @@ class RunningPass:
         with self._lock:
             self._waiting_at = None
         return LabError(
-            f"The hook {name} was not answered within {self.seconds:g} s, or its pass was longer than the "
+            f"The hook {name} was not answered within {self.options.seconds:g} s, or its pass was longer than the "
             f"{self.spending.limits.seconds:g} s of this lab, so the pass was ended; answer faster, or ask for an "
             "intervention as data, which needs no answer.",
             status=408,
@@ -105,20 +126,30 @@ class Passes:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._running: dict[str, RunningPass] = {}
+        self._pasts: dict[str, Past] = {}
 
     def start(
-        self, model: LabModel, tokens: Sequence[Sequence[int]], watch: Watch, *, seconds: float, wants_logits: bool
+        self,
+        model: LabModel,
+        tokens: Sequence[Sequence[int]],
+        watch: Watch,
+        options: Options,
+        past: Past | None = None,
     ) -> RunningPass:
         """Begins the pass; its first event is the first hook, or its end."""
         spending = Spending(self._registry.settings.limits)
-        running = RunningPass(secrets.token_hex(12), model, watch, seconds, wants_logits, spending)
+        running = RunningPass(secrets.token_hex(12), model, watch, options, spending)
         watching = Watch(watch.captures, watch.interventions, watch.awaited, running.on_hook)
         self._running[running.id] = running
 
         def work() -> None:
             try:
                 with self._registry.turns(model).turn(running.is_ended.is_set):
-                    event = Event("done", step=model.forward(tokens, watching))
+                    values = None if past is None else past.values
+                    step = model.forward(tokens, watching, past=values, last_only=options.last_only)
+                positions = len(tokens[0]) + (0 if past is None else past.positions)
+                kept = self._keep(Past(model, step.past, positions)) if options.keeps_past else None
+                event = Event("done", step=step, past=kept)
             except PassEnded:
                 event = Event("failed", error=LabError("The pass was ended.", status=499, code="pass_ended"))
             except Exception as error:  # every one of them has to reach the client that waits
@@ -128,6 +159,30 @@ class Passes:
 
         threading.Thread(target=work, name=f"pass {running.id}", daemon=True).start()
         return running
+
+    def _keep(self, past: Past) -> str:
+        """The oldest ones go first: a client that went away does not come back for its own."""
+        while len(self._pasts) >= PASTS_KEPT:
+            self._pasts.pop(next(iter(self._pasts)), None)
+        id = secrets.token_hex(12)
+        self._pasts[id] = past
+        return id
+
+    def take_past(self, model: LabModel, id: str) -> Past:
+        """Hands it over: the pass that goes on with it writes behind it. Raises: LabError for one that is not there."""
+        past = self._pasts.pop(id, None)
+        if past is None or past.model is not model:
+            raise LabError(
+                f"Past {id} is not kept for {model.description.id}: each is for one pass, and only the newest "
+                f"{PASTS_KEPT} stay; begin again with the whole text.",
+                status=404,
+                code="no_such_past",
+                parameter="past",
+            )
+        return past
+
+    def forget_past(self, id: str) -> None:
+        self._pasts.pop(id, None)
 
     def at(self, id: str) -> RunningPass:
         """Raises: LabError for one that has ended, or never was."""

@@ -3,6 +3,8 @@
 An answer of /v1/passes is one safetensors block. Its metadata `neuroscope` is JSON: {"kind": "hook", "pass", "name"}
 with the tensor `value`, or {"kind": "done", "names"} with the captured tensors `0`, `1`, … and `logits`. The reply to a
 hook is such a block with a tensor `value`, or an empty body, which leaves the value as it is.
+
+With `keep_past` the end also names a `past`, the keys and values of all positions so far, for one further pass.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from safetensors.numpy import load, save
 
 from neuroscope.errors import LabError
 from neuroscope.lab import wire, work
-from neuroscope.lab.hook_names import axes_of, check_name, components
+from neuroscope.lab.hook_names import check_name, components
+from neuroscope.lab.hook_table import hook_table
 from neuroscope.lab.interventions import read_intervention, read_tensor
 from neuroscope.lab.model import Floats, LabModel, Watch, basis
-from neuroscope.lab.passes import Passes, RunningPass, check_tokens
+from neuroscope.lab.passes import Options, Passes, RunningPass, check_tokens
 from neuroscope.lab.registry import Registry
 
 _BLOCK: dict[int | str, dict[str, Any]] = {200: {"content": {wire.BINARY: {}}, "description": "a safetensors block"}}
@@ -38,6 +41,9 @@ class PassRequest(BaseModel):
     hooks: list[str] = []
     interventions: list[dict[str, Any]] = []
     logits: bool = True
+    last_only: bool = False
+    past: str | None = None
+    keep_past: bool = False
     seconds: Annotated[float, Field(gt=0)] | None = None  # that a hook waits for its answer
 
 
@@ -111,20 +117,28 @@ def pass_routes(registry: Registry) -> APIRouter:
         for name in (*body.capture, *body.hooks, *(each.hook for each in interventions)):
             check_name(name, model.description.hooks)
         rows, length = len(body.tokens), len(body.tokens[0])
+        past = None if body.past is None else passes.take_past(model, body.past)
+        cached = 0 if past is None else past.positions
         forecast = await work.run(
             # what is captured leaves together, what is answered one after another
             request,
             lambda _: (
-                sum(model.expected_bytes(name, rows, length, 0) for name in set(body.capture))
-                + max((model.expected_bytes(name, rows, length, 0) for name in set(body.hooks)), default=0)
+                sum(model.expected_bytes(name, rows, length, cached) for name in set(body.capture))
+                + max((model.expected_bytes(name, rows, length, cached) for name in set(body.hooks)), default=0)
             ),
         )
         if body.logits:
-            forecast += 4 * rows * length * model.description.vocabulary
+            forecast += 4 * rows * (1 if body.last_only else length) * model.description.vocabulary
         limits.check("activation_bytes", forecast, parameter="capture")
         watch = Watch(body.capture, interventions, body.hooks)
-        running = passes.start(model, body.tokens, watch, seconds=seconds, wants_logits=body.logits)
+        options = Options(seconds, body.logits, body.last_only, body.keep_past)
+        running = passes.start(model, body.tokens, watch, options, past)
         return await _next(request, running)
+
+    @router.delete("/v1/pasts/{id}")
+    def forget(id: str) -> dict[str, Any]:
+        passes.forget_past(id)
+        return {"status": "forgotten"}
 
     @router.post("/v1/passes/{id}", responses=_BLOCK, response_class=Response)
     async def answer(request: Request, id: str) -> Response:
@@ -146,9 +160,11 @@ def pass_routes(registry: Registry) -> APIRouter:
         activations = event.step.activations
         names = [name for name in dict.fromkeys(running.watch.captures) if name in activations]
         tensors = {str(index): activations[name] for index, name in enumerate(names)}
-        if running.wants_logits:
+        if running.options.wants_logits:
             tensors["logits"] = event.step.logits
-        head = {"kind": "done", "names": names, "basis": basis(running.model.description, bos=False)}
+        head: dict[str, Any] = {"kind": "done", "names": names, "basis": basis(running.model.description, bos=False)}
+        if running.options.keeps_past:
+            head["past"] = event.past
         return _block(head, tensors)
 
     return router
@@ -158,7 +174,7 @@ def _description(model: LabModel) -> dict[str, Any]:
     description, tokenizer = model.description, model.tokenizer
     return {
         **description.as_json(),
-        "hooks": [{"name": name, "axes": axes_of(name, 0)} for name in description.hooks],
+        "hooks": hook_table(model.axes(), description),
         "aliases": components(),
         "dimensions": {
             "L": description.layers,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,6 +210,9 @@ class TorchModel:
             if cap:
                 logits = cap * torch.tanh(logits / cap)
             return _numbers(logits)
+
+    def axes(self) -> Mapping[str, Sequence[str | int]]:
+        return self._shapes.axes
 
     def expected_bytes(self, name: str, batch: int, positions: int, cached: int) -> int:
         return self._shapes.bytes(name, Pass(batch, positions, cached))
