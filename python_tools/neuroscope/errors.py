@@ -69,7 +69,7 @@ class LabError(NeuroScopeError):
     def as_json(self) -> dict[str, str | None]:
         """In the shape of OpenAI's errors."""
         kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-        kind = kinds.get(self.status, "invalid_request_error")
+        kind = "server_error" if self.status >= 500 else kinds.get(self.status, "invalid_request_error")
         return {"message": str(self), "type": kind, "param": self.parameter, "code": self.code}
 
 

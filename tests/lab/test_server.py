@@ -111,7 +111,7 @@ def test_every_component_type_can_be_hooked(lab: TestClient, demo_model: LabMode
     shapes = {
         "attention_scores": [1, 8, length, length],
         "attention_pattern": [1, 8, length, length],
-        **dict.fromkeys(("key", "query", "value"), [1, length, 8, 16]),
+        **{name: [1, length, 8, 16] for name in ("key", "query", "value")},
     }
     assert entry["shape"] == shapes.get(component, [1, length, 128]) == list(np.shape(entry["data"]))
 

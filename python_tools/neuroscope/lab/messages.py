@@ -4,23 +4,40 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from neuroscope.lab.hook_names import HookSpec
 from neuroscope.lab.interventions import Intervention, read_intervention
 from neuroscope.lab.sampling import Sampling
 
 
+def _whole(text: str) -> str:
+    """JSON can name half of a surrogate pair, which no tokenizer reads."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("it has half of a surrogate pair, which is no character; send both halves")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+
+
+class Part(BaseModel):
+    """Of a content; those that are no text are passed over."""
+
+    type: str
+    text: Text = ""
+
+
 class Message(BaseModel):
     """One turn of a conversation. Content may come in parts, of which the texts are read."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[dict[str, Any]]
+    content: Text | list[Part]
 
     def text(self) -> str:
         if isinstance(self.content, str):
             return self.content
-        return "".join(str(part.get("text", "")) for part in self.content if part.get("type") == "text")
+        return "".join(part.text for part in self.content if part.type == "text")
 
     def as_turn(self) -> dict[str, str]:
         return {"role": self.role, "content": self.text()}

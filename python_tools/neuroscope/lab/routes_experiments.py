@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from neuroscope.errors import LabError
-from neuroscope.lab import experiments, work
+from neuroscope.lab import experiments, messages, work
 from neuroscope.lab.experiments import Experiment, Target
 from neuroscope.lab.model import Description, LabModel
 from neuroscope.lab.passes import check_tokens
@@ -21,7 +21,7 @@ from neuroscope.lab.registry import Registry
 from neuroscope.lab.settings import Spending
 from neuroscope.lab.store import ExperimentStore
 
-Text = Annotated[str, Field(max_length=100_000)]
+Text = Annotated[messages.Text, Field(max_length=100_000)]
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=100_000)]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 COLUMNS = ("hash", "made", "model", "kind", "component", "layer", "head", "position", "change", "kl")

@@ -12,7 +12,7 @@ from neuroscope.errors import LabError
 from neuroscope.lab import work
 from neuroscope.lab.generation import Request as Generation
 from neuroscope.lab.generation import generate, prompt_of
-from neuroscope.lab.messages import Message
+from neuroscope.lab.messages import Message, Text
 from neuroscope.lab.model import Floats, LabModel, Watch, basis
 from neuroscope.lab.registry import Registry
 from neuroscope.lab.sampling import Sampling, log_softmax
@@ -23,7 +23,7 @@ class ExplorerRequest(BaseModel):
     """`messages` are the whole conversation; `message` alone is a conversation of one turn."""
 
     model: str | None = None
-    message: str | None = None
+    message: Text | None = None
     messages: list[Message] = []
     max_tokens: Annotated[int, Field(ge=1)] = 32
     temperature: Annotated[float, Field(ge=0, le=100)] = 0.0

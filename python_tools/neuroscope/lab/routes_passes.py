@@ -23,6 +23,7 @@ from neuroscope.lab import wire, work
 from neuroscope.lab.hook_names import check_name, components
 from neuroscope.lab.hook_table import hook_table
 from neuroscope.lab.interventions import read_intervention, read_tensor
+from neuroscope.lab.messages import Text
 from neuroscope.lab.model import Floats, LabModel, Watch, basis
 from neuroscope.lab.passes import Options, Passes, RunningPass, check_tokens
 from neuroscope.lab.registry import Registry
@@ -49,7 +50,7 @@ class PassRequest(BaseModel):
 
 class TokenizeRequest(BaseModel):
     model: str | None = None
-    text: Annotated[str, Field(max_length=1_000_000)]
+    text: Annotated[Text, Field(max_length=1_000_000)]
 
 
 class DetokenizeRequest(BaseModel):
