@@ -39,6 +39,7 @@ import { checkShape, elementsOf, lastOf, showShape } from "./shape.ts";
 import { statisticsOf, topOf } from "./statistics.ts";
 import { plainOf, Tape } from "./tape.ts";
 import { type Tensor, TensorTable } from "./tensor_table.ts";
+import { wordsOf } from "./weights_processing.ts";
 
 export interface EngineOptions {
   post(message: Answer, attachments: Attachment[]): void;
@@ -462,9 +463,10 @@ class MessageEngine implements Engine {
       await this.#alive(model);
       const { backend } = model;
       const isQuantised = model.dtype.includes("int8") && bundle.manifest?.dtype !== "int8";
-      const changes = isQuantised ? "quantised to int8 while they came" : model.changes;
+      const stored = wordsOf(bundle.manifest?.processing).join(", ") || "raw";
+      const changes = model.changes === stored ? "raw" : model.changes; // since they left the bundle
       const bytes = (await bundle.has(REFERENCE)) ? await bundle.readAll(REFERENCE) : null;
-      const found = await parity(model, changes, bytes, {
+      const found = await parity(model, isQuantised ? "quantised to int8 while they came" : changes, bytes, {
         check: () => {
           if (!this.#parities.has(id)) throw new EngineError("PassCancelled", `Parity run ${id} was cancelled`);
           this.#model(modelId);
