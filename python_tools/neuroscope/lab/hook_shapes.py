@@ -42,6 +42,7 @@ _COUNTS: Mapping[str, Callable[[Pass, int | None], int]] = {
     "B*T": lambda each, _: each.batch * each.positions,
 }
 _FIRST, _SECOND = Pass(1, 2, 1), Pass(2, 3, 4)
+PROBED = _SECOND.cached + _SECOND.positions  # positions that the probing reaches
 
 
 @dataclass(frozen=True)

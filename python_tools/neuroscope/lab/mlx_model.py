@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from neuroscope.errors import MissingProgramError
-from neuroscope.lab.hook_shapes import Pass, learn_shapes
+from neuroscope.lab.hook_shapes import PROBED, Pass, learn_shapes
 from neuroscope.lab.interventions import Floats
 from neuroscope.lab.mlx_config import translate
 from neuroscope.lab.model import Description, Step, Watch, check_tokens
@@ -76,8 +76,9 @@ class MlxModel:
         self._model: Any = model
         self.tokenizer: Any = load_tokenizer(source)
         self._points = open_seams(model, config)
-        self._limits = (int(config["vocab_size"]), positions)
+        self._limits = (int(config["vocab_size"]), max(positions, PROBED))  # what is probed needs only run
         self._shapes = learn_shapes(self.forward, self._points.names, _windows)
+        self._limits = (int(config["vocab_size"]), positions)
         self.description = Description(
             id=source.id,
             engine="mlx",
