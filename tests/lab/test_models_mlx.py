@@ -17,20 +17,7 @@ from neuroscope.lab.model import Watch
 from neuroscope.lab.registry import load_model
 from neuroscope.lab.settings import ModelSource
 
-# A block's points in each family; all have those of `EVERYWHERE`.
-BLOCK = [
-    *(f"attn.hook_{point}" for point in ("q", "k", "v", "attn_scores", "pattern", "z")),
-    *(f"hook_{point}" for point in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")),
-    *(f"{norm}.hook_{point}" for norm in ("ln1", "ln2") for point in ("scale", "normalized")),
-    *(f"mlp.hook_{point}" for point in ("pre", "pre_linear", "post")),
-]
-EVERYWHERE`.
-BLOCK = (
-    "attn.hook_attn_scores attn.hook_k attn.hook_pattern attn.hook_q attn.hook_v attn.hook_z hook_attn_out hook_mlp_out "
-    "hook_resid_mid hook_resid_post hook_resid_pre ln1.hook_normalized ln1.hook_scale ln2.hook_normalized "
-    "ln2.hook_scale mlp.hook_post mlp.hook_pre mlp.hook_pre_linear"
-).split()
-EVERYWHERE = ["hook_embed", "ln_final.hook_normalized", "ln_final.hook_scale"]
+# A block's points in each family; all have those of `EVERYWHERE = ["hook_embed", "ln_final.hook_normalized", "ln_final.hook_scale"]
 LACKS = {
     "gpt2": {"mlp.hook_pre_linear"},
     "gpt_neox": {"mlp.hook_pre_linear", "hook_resid_mid"},
