@@ -1,4 +1,4 @@
-"""LMStudioNeuroScopeClient: the lab's HTTP API as methods. Activations travel in binary and come as NumPy arrays on demand.
+"""LMStudioNeuroScopeClient: the lab's HTTP API as methods. Activations come as JSON, or in binary as NumPy arrays.
 
 Not a model: nothing is computed here.
 """
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
-
 from neuroscope.lab import wire
 
 Messages = Sequence[Mapping[str, Any]]

@@ -19,9 +19,8 @@ Object subclass: #LMStudioRESTClient
 	category: 'NeuroScope-Lab'!
 
 LMStudioRESTClient comment:
-'I talk to the activation server of a lab: I load a model, have it chat while hooks capture what happens inside, and make
-ActivationTensors of what was captured. Dictionaries that I am given and that I answer have Symbols or Strings as keys, as
-they like.
+'I talk to the activation server of a lab: I load a model, have it chat while hooks capture what happens inside, and
+make ActivationTensors of what was captured. The keys of Dictionaries may be written as Symbols or as Strings.
 
 	(LMStudioRESTClient at: ''http://127.0.0.1:8080'') health
 
@@ -105,16 +104,20 @@ lab
 
 !LMStudioRESTClient methodsFor: 'converting'!
 convertActivationsForNeuroScope: activations
-	"Answer a Dictionary, hook id -> Array of ActivationTensors, one for each pass. What was null becomes infinitely small, which is what masked scores are."
+	"Answer a Dictionary, hook id -> Array of ActivationTensors, one for each pass. What JSON could not hold was null;
+	of masked scores, the only such numbers that a sound model makes, it was -infinity."
 
 	| converted |
 	converted := Dictionary new.
 	activations associations do: [ :each |
-		converted at: each key put: (each value collect: [ :entry |
-			ActivationTensor
-				fromNumbers: ((self flattened: (entry at: 'data')) collect: [ :number | number ifNil: [ Float infinity negated ] ])
-				shape: (entry at: 'shape') ]) asArray ].
-	^ converted! !
+		converted at: each key put: (each value collect: [ :entry | self tensorOf: entry ]) asArray ].
+	^ converted!
+
+tensorOf: aDictionary
+	^ ActivationTensor
+		fromNumbers: ((self flattened: (aDictionary at: 'data')) collect: [ :each |
+			each ifNil: [ Float infinity negated ] ])
+		shape: (aDictionary at: 'shape')! !
 
 !LMStudioRESTClient methodsFor: 'private'!
 flattened: anArray
