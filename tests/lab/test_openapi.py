@@ -33,7 +33,7 @@ OPERATIONS = [
     ("GET", "/v1/models/{name}/description"), ("POST", "/v1/activations/hooks"), ("DELETE", "/v1/activations/hooks"),
     ("POST", "/v1/chat/completions"), ("POST", "/v1/chat/completions/with_activations"), ("POST", "/v1/tokenize"),
     ("POST", "/v1/detokenize"), ("POST", "/v1/lens"), ("POST", "/v1/passes"), ("POST", "/v1/passes/{id}"),
-    ("DELETE", "/v1/passes/{id}"), ("DELETE", "/v1/pasts/{id}"), ("GET", "/api/health"), ("GET", "/api/model_info"), ("POST", "/api/chat"),
+    ("DELETE", "/v1/pasts/{id}"), ("DELETE", "/v1/passes/{id}"), ("GET", "/api/health"), ("GET", "/api/model_info"), ("POST", "/api/chat"),
     ("POST", "/v1/experiments"), ("POST", "/v1/experiments/sweep"), ("GET", "/v1/experiments"),
     ("GET", "/v1/experiments/compare"), ("GET", "/v1/experiments/export"), ("GET", "/v1/experiments/{hash}"),
     ("DELETE", "/v1/experiments/{hash}"), ("POST", "/v1/experiments/{hash}/replay"),

@@ -14,6 +14,9 @@ from neuroscope.errors import LabError, MissingProgramError
 from neuroscope.lab.experiments import Experiment
 from neuroscope.lab.store import ExperimentStore
 
+_COLUMNS = (
+    "hash", "model", "kind", "component", "layer", "head", "position", "change", "kl", "experiment", "result",
+)  # fmt: skip
 Result = tuple[Experiment, dict[str, Any]]
 
 
@@ -48,6 +51,9 @@ class ParquetResults:
         except ImportError as error:
             raise MissingProgramError("pyarrow is missing; `pip install neuroscope[ray]` installs it.") from error
         self._arrow: Any = pyarrow
+        # told, not guessed: a part without a single head would have a column of another type than the next
+        kinds = {"layer": "int64", "head": "int64", "position": "int64", "change": "double", "kl": "double"}
+        self._schema = pyarrow.schema([(name, kinds.get(name, "string")) for name in _COLUMNS])
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -78,7 +84,7 @@ class ParquetResults:
         # named by what it holds: a batch that is run twice is one file
         path = self._folder / f"part-{rows[0]['hash'][:16]}-{len(rows)}.parquet"
         unfinished = path.with_name(f"_{path.name}")  # readers of a data set pass over such a name
-        self._arrow.parquet.write_table(self._arrow.Table.from_pylist(rows), unfinished)
+        self._arrow.parquet.write_table(self._arrow.Table.from_pylist(rows, self._schema), unfinished)
         unfinished.replace(path)
 
 
