@@ -17,7 +17,14 @@ from neuroscope.lab.model import Watch
 from neuroscope.lab.registry import load_model
 from neuroscope.lab.settings import ModelSource
 
-# A block's points in each family; all have those of `EVERYWHERE = ["hook_embed", "ln_final.hook_normalized", "ln_final.hook_scale"]
+# A block's points in each family, but for what `LACKS` names; and those outside the blocks.
+BLOCK = [
+    *(f"attn.hook_{point}" for point in ("q", "k", "v", "attn_scores", "pattern", "z")),
+    *(f"hook_{point}" for point in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")),
+    *(f"{norm}.hook_{point}" for norm in ("ln1", "ln2") for point in ("scale", "normalized")),
+    *(f"mlp.hook_{point}" for point in ("pre", "pre_linear", "post")),
+]
+EVERYWHERE = ["hook_embed", "ln_final.hook_normalized", "ln_final.hook_scale"]
 LACKS = {
     "gpt2": {"mlp.hook_pre_linear"},
     "gpt_neox": {"mlp.hook_pre_linear", "hook_resid_mid"},
