@@ -6,6 +6,7 @@ Not a model: nothing is computed here.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,6 +57,11 @@ class LMStudioNeuroScopeClient:
 
     def close(self) -> None:
         self._http.close()
+
+    def __del__(self) -> None:
+        """A client that nobody refers to any more leaves no connection behind."""
+        with contextlib.suppress(AttributeError, RuntimeError):  # it may not have come to be, or Python may be ending
+            self._http.close()
 
     def health(self) -> dict[str, Any]:
         return self._ask("GET", "/health")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -68,7 +69,10 @@ def serving(arguments: list[str], folder: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as place:
         port = place.getsockname()[1]
     command = [sys.executable, *arguments, "--port", str(port), "--database", str(folder / "lab.sqlite")]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    few = {**os.environ, "OMP_NUM_THREADS": "1"}  # of 16 numbers a position threads make no passes faster
+    process = subprocess.Popen(
+        command, cwd=folder, env=few, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 60
@@ -96,21 +100,20 @@ def server(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture
 def python_session(
     server: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[int], dict[str, Any]]]:
-    """Runs the first N Python snippets one after another, in a folder of their own; answers their names."""
+) -> Callable[[list[str]], dict[str, Any]]:
+    """Runs Python snippets one after another, in a folder of their own; answers their names."""
     monkeypatch.setenv("NEUROSCOPE_LAB", server)
     monkeypatch.chdir(tmp_path)
     # The section on debugging uses load_model without importing it.
     names: dict[str, Any] = {"load_model": load_model}
 
-    def run(count: int) -> dict[str, Any]:
-        for body in snippets("mlx_engine.md", "python")[:count]:
+    def run(bodies: list[str]) -> dict[str, Any]:
+        for body in bodies:
             source = re.sub(r"/path/to/(your/)?model", str(model_folder), dedented(body))
             exec(compile(source, "mlx_engine.md", "exec"), names)
         return names
 
-    yield run
-    names["client"].close()
+    return run
 
 
 def test_documents_have_the_snippets_that_are_run() -> None:
@@ -120,9 +123,9 @@ def test_documents_have_the_snippets_that_are_run() -> None:
 
 
 def test_python_snippets_run_as_written(
-    python_session: Callable[[int], dict[str, Any]], capsys: pytest.CaptureFixture[str]
+    python_session: Callable[[list[str]], dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = python_session(8)
+    names = python_session(snippets("mlx_engine.md", "python"))
     shown = capsys.readouterr().out
     assert "MLX Engine available" in shown
     assert "Model loaded: {'status': 'loaded'" in shown
@@ -157,9 +160,12 @@ def test_request_and_response_have_the_documented_form(server: str) -> None:
 
 
 def test_smalltalk_snippet_runs_as_written(
-    python_session: Callable[[int], dict[str, Any]], neuroscope: Callable[..., Any], image: Path, model_folder: Path
+    python_session: Callable[[list[str]], dict[str, Any]],
+    neuroscope: Callable[..., Any],
+    image: Path,
+    model_folder: Path,
 ) -> None:
-    python_session(4)  # the fourth writes the class
+    python_session(snippets("mlx_engine.md", "python")[3:4])  # it writes the class
     [program] = snippets("mlx_engine.md", "smalltalk")
     finished = neuroscope(
         "eval", "--raw", "--load", "LMStudioRESTClient.st",
@@ -180,8 +186,6 @@ def test_smalltalk_snippet_runs_as_written(
 
 
 def test_example_runs(server: str, model_folder: Path, tmp_path: Path) -> None:
-    import os
-
     finished = subprocess.run(
         [sys.executable, str(project.ROOT / "examples" / "neuroscope_integration_example.py"), str(model_folder)],
         cwd=tmp_path,
