@@ -16,6 +16,7 @@ from typing import Any
 
 from neuroscope.bench.places import Goal, Times
 from neuroscope.bench.rival_model import LAYERS, VOCABULARY, WIDTH
+from neuroscope.errors import NeuroScopeError
 
 BINARY = "application/vnd.safetensors"
 CLIENTS = (1, 4, 16)
@@ -71,7 +72,8 @@ class LabClient:
         path = "/v1/chat/completions/with_activations" if hooks else "/v1/chat/completions"
         start = time.perf_counter()
         response = self._http.post(path, json=body, headers={"Accept": BINARY if binary else "application/json"})
-        response.raise_for_status()
+        if response.status_code != 200:
+            raise NeuroScopeError(f"The lab refused a request of the benchmark: {response.text}")
         arrays = _arrays(response.content, binary=binary) if hooks else {}
         return Answer(1000 * (time.perf_counter() - start), len(response.content), arrays)
 

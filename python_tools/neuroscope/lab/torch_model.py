@@ -6,6 +6,7 @@ and values, and the hooks stay live at every token. Only safetensors are read, a
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import sys
@@ -80,7 +81,7 @@ class TorchModel:
         device = str(next(model.parameters()).device)
         with _nothing_installed():
             self._bridge: Any = TransformerBridge.boot_transformers(
-                place, hf_model=model, device=device, tokenizer=self.tokenizer or _no_tokenizer()
+                place, hf_model=model, device=device, tokenizer=copy.deepcopy(self.tokenizer) or _no_tokenizer()
             )
         self._model = model
         self._torch = torch
@@ -110,17 +111,19 @@ class TorchModel:
         """Of every hook that some pass has, and what each switch takes away."""
         every = sorted(self._bridge.hook_dict)
         plain = [name for name in every if _switch_of(name) is None]
+        self._hidden_by = {}
         shapes = learn_shapes(self.forward, plain, _windows)
         axes = dict(shapes.axes)
         for switch in sorted(set(_OPTIONAL.values())):
             switched = [name for name in every if _switch_of(name) == switch]
             try:
-                found = learn_shapes(self.forward, [*shapes.axes, *switched], _windows).axes
+                found = self.forward([[0] * 3] * 2, Watch(captures=[*plain, *switched])).activations
             except NotImplementedError:  # the bridge can't take this family's attention apart
                 continue
             # Whatever fires without the switch and not with it can't be seen together with what it shows.
             self._hidden_by[switch] = frozenset(shapes.axes) - found.keys()
-            axes |= {name: found[name] for name in switched if name in found}
+            # One pass is enough for them: rows and positions come first in all, and the rest is the model's own.
+            axes |= {name: ["B", "T", *found[name].shape[2:]] for name in switched if name in found}
         split = {name for name in axes if _switch_of(name) == "set_use_split_qkv_input"}
         self._hidden_by["set_use_attn_in"] = self._hidden_by.get("set_use_attn_in", frozenset()) | split
         return HookShapes(axes, shapes.windows)
