@@ -129,7 +129,7 @@ def test_generation_keeps_hooks_alive_and_captures(evaluate_with_lab: Evaluate) 
     assert there == here
     assert len(there) > 0
     assert offsets[0] == offsets[1]
-    assert len(offsets[0]) == 5
+    assert offsets[0][:2] == [0, 15]  # the prompt's pass, then one a token, until the text ends
     assert difference < 1e-3
     assert texts[0] == texts[1]
 
