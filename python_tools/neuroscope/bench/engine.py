@@ -37,6 +37,7 @@ QUIET_TENSORFLOW = {
     (768, 50257): (442.0, 731.0, 3593.0),
 }
 SLOWER_THAN_QUIET = 2.0
+REST_MILLISECONDS = 300
 
 
 def measure_engine(places: Places, *, rounds: int) -> dict[str, Any]:
@@ -54,6 +55,11 @@ def _pass(page: Any, length: int, only: str) -> float:
     return float(page.evaluate("([length, only]) => bench.pass(length, 1, only)", [length, only]))
 
 
+def _rest(page: Any) -> None:
+    """A rival's threads spin for a while after their work; the next one is not to be measured beside them."""
+    page.wait_for_timeout(REST_MILLISECONDS)
+
+
 def _measure_wasm(page: Any, places: Places, rounds: int) -> dict[str, Any]:
     opened = open_engine(page, places, places.bundle, "wasm")
     if opened.get("threads") != THREADS:
@@ -67,8 +73,10 @@ def _measure_wasm(page: Any, places: Places, rounds: int) -> dict[str, Any]:
         for length, taken in times.items():
             taken.add("ours", _pass(page, length, "everything"))
             taken.add("transformers.js", float(call_worker(page, "transformers", "pass", tokens_of(length))))
+            _rest(page)
             taken.add("ours, capturing", _pass(page, length, "capture"))
             taken.add("PyTorch", torch_model.milliseconds(length))
+            _rest(page)
     _refuse_slow(
         "transformers.js",
         {f"T = {length}": (times[length].median("transformers.js"), QUIET_TRANSFORMERS[length]) for length in LENGTHS},
@@ -80,6 +88,7 @@ def _measure_wasm(page: Any, places: Places, rounds: int) -> dict[str, Any]:
     for _ in range(max(2, rounds // 3)):
         made = page.evaluate("([tokens, count]) => bench.decode(tokens, count)", [tokens_of(10), DECODED])
         theirs = call_worker(page, "transformers", "decode", tokens_of(10), DECODED)
+        _rest(page)
         if made["tokens"] != theirs["tokens"]:
             raise NeuroScopeError(f"Greedy decoding gives {made['tokens']} here and {theirs['tokens']} in the rival.")
         for gap in made["gaps"]:
