@@ -91,7 +91,7 @@ def test_block_that_branches_acts_as_in_the_page(evaluate_with_lab: Evaluate) ->
         "InterventionHook zero: 'blocks.2.attn.hook_z' at: {#head -> 1}",
         "InterventionHook scale: 'blocks.1.hook_resid_post' by: 0.5 at: {#position -> -1}",
         "InterventionHook add: direction to: 'blocks.0.hook_resid_post'",
-        "InterventionHook projectOut: direction from: 'blocks.1.hook_resid_mid'",
+        "InterventionHook projectOut: direction from: 'blocks.1.hook_resid_pre'",
     ],
 )
 def test_interventions_as_data_act_as_in_the_page(evaluate_with_lab: Evaluate, hook: str) -> None:
