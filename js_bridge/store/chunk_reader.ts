@@ -64,9 +64,10 @@ export class ChunkReader {
    * A chunk; those that follow it are fetched ahead, those before it are let go. A glance aside (at the scales of codes,
    * at another file's header) leaves the window where it is, until a second one follows on the first.
    *
-   * Fails: FetchFailed, ChunkMismatch.
+   * Fails: FetchFailed, ChunkMismatch; the signal's reason, also where the chunk is at hand.
    */
-  read(file: ChunkedFile, index: number): Promise<Uint8Array> {
+  async read(file: ChunkedFile, index: number): Promise<Uint8Array> {
+    this.#options.signal.throwIfAborted();
     const wanted = this.#held(file, index) ?? this.#request(file, index);
     const at = this.#window.indexOf(wanted);
     const next = this.#aside === null ? null : this.#after(this.#aside);
