@@ -1,19 +1,18 @@
 // One generate request: the prompt's pass, then one pass for each new token over a key-value cache, with hooks,
 // interventions and captures alive in all of them. Which token comes next, sampling.ts knows.
 
-import type { GeneratedAnswer, GenerateRequest, PassId, Shape, TensorId } from "../protocol.ts";
+import type { GeneratedAnswer, GenerateRequest, PassId, TensorId } from "../protocol.ts";
 import type { Value } from "./backend.ts";
 import { type NamedCache, offsetIn } from "./cache_table.ts";
-import { CapturedRows } from "./captured_rows.ts";
 import { forward, WHOLE_PASS } from "./decoder.ts";
 import { describeError, EngineError } from "./errors.ts";
 import { bytesOfCache, bytesOfCaptures } from "./forecast.ts";
+import { checkRoomForNew, GenerationCaptures } from "./generation_captures.ts";
 import type { Model } from "./model.ts";
 import { checkRoomFor, checkVocabulary, type LivePass, type PassHost } from "./pass.ts";
 import { Run, SLICE } from "./run.ts";
 import { Sampler } from "./sampling.ts";
-import { axesOf, type Span } from "./span.ts";
-import type { Tensor } from "./tensor_table.ts";
+import type { Span } from "./span.ts";
 import { TextStream } from "./text_stream.ts";
 import { Watch } from "./watch.ts";
 
@@ -31,7 +30,7 @@ export class Generation implements LivePass {
   readonly #offset: number;
   /** Tokens that are generated at most. */
   readonly #limit: number;
-  readonly #captured: readonly { tensor: Tensor; rows: CapturedRows; name: string }[];
+  readonly #captured: GenerationCaptures;
   readonly #tokens: number[] = [];
   /** The tokens of the next pass, and where the first of them stands. */
   #next: readonly number[] | null;
@@ -65,34 +64,16 @@ export class Generation implements LivePass {
     const stretch = { first: 0, last: layers, embeds: true, unembeds: true };
     this.#cache =
       request.cache === undefined ? caches.createFor(this.id, model) : caches.claim(request.cache, this.id, model);
-    const promised: TensorId[] = [];
     try {
       this.#offset = offsetIn(this.#cache, undefined, stretch);
       this.#computed = this.#offset;
       const whole = this.#offset + tokens.length;
       checkRoomFor({ batch: 1, offset: this.#offset, positions: tokens.length, isPart: false }, model);
-      if (whole >= positions)
-        throw new EngineError(
-          "TooManyTokens",
-          `${whole} positions are taken before the first new token; ${model.name} has ${positions}; shorten the text by at least one token`,
-          { given: whole, allowed: positions - 1 },
-        );
+      checkRoomForNew(whole, positions, model.name);
       checkCache(this.#cache);
       this.#limit = Math.min(maxTokens, positions - whole);
-      this.#captured = capture.map(({ name, tensor, positions: wanted }) => {
-        const letters = this.#watch.lettersOf(name);
-        if (axesOf(letters).position < 0)
-          throw new EngineError(
-            "BadParameter",
-            `A capture of ${name} in a generation: its shape ${letters} has no axis T along which its passes could be joined; capture it in a forward`,
-            { hook: name },
-          );
-        promised.push(tensor);
-        const made = tensors.promise(tensor, `pass ${this.id}, ${name}`);
-        return { tensor: made, rows: new CapturedRows(name, letters, wanted ?? null), name };
-      });
+      this.#captured = new GenerationCaptures(capture, this.id, tensors, (name) => this.#watch.lettersOf(name));
     } catch (error) {
-      tensors.release(promised);
       caches.giveBack(this.#cache);
       throw error;
     }
@@ -220,7 +201,7 @@ export class Generation implements LivePass {
   }
 
   #capture(name: string, value: Value, span: Span): null {
-    for (const each of this.#captured) if (each.name === name) each.rows.add(value, span, this.model.backend);
+    this.#captured.add(name, value, span, this.model.backend);
     return null;
   }
 
@@ -261,20 +242,7 @@ export class Generation implements LivePass {
   }
 
   #finish(reason: GeneratedAnswer["reason"]): void {
-    const { tensors } = this.#host;
-    const { backend } = this.model;
-    const whole = this.#spanOf(this.#computed - this.#offset, false);
-    const shapes: { tensor: TensorId; shape: Shape }[] = [];
-    for (const { tensor, rows } of this.#captured) {
-      try {
-        const { numbers, shape } = rows.joined(whole);
-        shapes.push({ tensor: tensor.id, shape });
-        tensors.fulfil(tensor, backend.upload(numbers, shape), backend);
-      } catch (error) {
-        shapes.push({ tensor: tensor.id, shape: [] });
-        tensors.poison(tensor, error);
-      }
-    }
+    const shapes = this.#captured.fulfil(this.#spanOf(this.#computed - this.#offset, false), this.model.backend);
     this.#end(null);
     this.#host.post({
       kind: "generated",
@@ -301,7 +269,7 @@ export class Generation implements LivePass {
     this.#run = null;
     const { tensors, caches } = this.#host;
     caches.giveBack(this.#cache);
-    for (const { tensor } of this.#captured) if (tensor.state === "pending") tensors.poison(tensor, error);
+    for (const tensor of this.#captured.tensors) if (tensor.state === "pending") tensors.poison(tensor, error);
     tensors.letGo(this.#watch.operands);
     this.#host.ended(this);
   }

@@ -5,7 +5,8 @@ import { describeError, EngineError } from "./errors.ts";
 import { type Ask, Lab, LAB_SCHEME } from "./remote_lab.ts";
 import { answerRemote, forecastRemote, openRemoteModel, type RemoteModel } from "./remote_model.ts";
 import { RemoteGeneration } from "./remote_generation.ts";
-import { type RemoteLivePass, RemotePass } from "./remote_pass.ts";
+import type { RemoteLivePass } from "./remote_live_pass.ts";
+import { RemotePass } from "./remote_pass.ts";
 import type { RemoteHost } from "./remote_run.ts";
 
 export interface RemoteOptions extends Omit<RemoteHost, "post"> {

@@ -1,25 +1,15 @@
 // One forward request to a model of a lab: what can be refused is refused before the lab hears of it, what was captured
 // becomes tensors of this engine. The lab computes whole passes; what lies before a stop is cut out of one here.
 
-import type { ForwardRequest, PassId, Shape, TensorId } from "../protocol.ts";
-import { describeError, EngineError } from "./errors.ts";
+import type { ForwardRequest, Shape, TensorId } from "../protocol.ts";
+import { EngineError } from "./errors.ts";
 import { operandOf } from "./intervention.ts";
 import { asBase64, type Block, type RemoteTensor } from "./remote_lab.ts";
+import { RemoteLivePass } from "./remote_live_pass.ts";
 import { hookOf, type RemoteModel } from "./remote_model.ts";
-import { notWaiting, readTensor, remoteInterventions, type RemoteHost, RemoteRun } from "./remote_run.ts";
+import { readTensor, remoteInterventions, type RemoteHost } from "./remote_run.ts";
 import { axesOf, placesOf } from "./span.ts";
 import type { Tensor } from "./tensor_table.ts";
-
-/** What a pass in a lab is to its engine: a forward or a generation. */
-export interface RemoteLivePass {
-  readonly id: PassId;
-  readonly model: RemoteModel;
-  readonly waitingAt: string | null;
-  start(): void;
-  /** Fails: UnknownPass when it is not waiting. */
-  answer(replacement: TensorId | null): void;
-  fail(error: unknown): void;
-}
 
 interface Slot {
   readonly tensor: Tensor;
@@ -27,33 +17,23 @@ interface Slot {
   readonly positions: readonly number[] | null;
 }
 
-export class RemotePass implements RemoteLivePass {
-  readonly id: PassId;
-  readonly model: RemoteModel;
+export class RemotePass extends RemoteLivePass {
+  protected readonly operands: readonly Tensor[];
   readonly #request: ForwardRequest;
-  readonly #host: RemoteHost;
-  readonly #ended: () => void;
-  readonly #run: RemoteRun;
   readonly #slots: readonly Slot[];
   readonly #logits: Tensor | null;
   readonly #residual: Tensor | null;
-  readonly #operands: readonly Tensor[];
-  #isOver = false;
 
   /** Fails: UnknownHook, LabRefused, and what is wrong with the names of tensors. */
   constructor(request: ForwardRequest, model: RemoteModel, host: RemoteHost, ended: () => void) {
+    super(request, model, host, ended);
     const { tensors } = host;
     const { capture = [], hooks = [], interventions = [], start } = request;
-    this.id = request.pass;
-    this.model = model;
     this.#request = request;
-    this.#host = host;
-    this.#ended = ended;
-    this.#run = new RemoteRun(this.id, model, host);
     checkOffered(request, model);
     for (const name of [...capture.map((each) => each.name), ...hooks, ...interventions.map((each) => each.hook)])
       hookOf(model, name);
-    this.#operands = [
+    this.operands = [
       ...interventions.map(operandOf).filter((id) => id !== null),
       ...(start === undefined ? [] : [start.tensor]),
     ].map((id) => tensors.at(id));
@@ -67,53 +47,29 @@ export class RemotePass implements RemoteLivePass {
     this.#residual = request.residual == null ? null : promise(request.residual, "residual");
   }
 
-  get waitingAt(): string | null {
-    return this.#run.waitingAt;
-  }
-
-  start(): void {
-    const { tensors } = this.#host;
-    tensors.hold(this.#operands);
-    tensors.whenSettled(this.#operands, () => {
-      if (!this.#isOver) this.#work().catch((error: unknown) => this.fail(error));
-    });
-  }
-
-  answer(replacement: TensorId | null): void {
-    if (this.#isOver) throw notWaiting(this.id);
-    this.#run.answer(replacement);
-  }
-
-  fail(error: unknown): void {
-    if (this.#isOver) return;
-    this.#run.end(error);
-    this.#end(error);
-    this.#host.post({ kind: "failed", id: this.#request.id, pass: this.id, error: describeError(error) });
-  }
-
-  async #work(): Promise<void> {
+  protected async work(): Promise<void> {
     const block = this.#request.start === undefined ? await this.#pass() : await this.#lens(this.#request.start.tensor);
-    if (this.#isOver) return;
+    if (this.isOver) return;
     const shapes: { tensor: TensorId; shape: Shape }[] = [];
     for (const { tensor, value } of this.#results(block)) {
-      const home = this.#host.home();
+      const home = this.host.home();
       shapes.push({ tensor: tensor.id, shape: value.shape });
-      this.#host.tensors.fulfil(tensor, home.upload(value.numbers, [...value.shape]), home);
+      this.host.tensors.fulfil(tensor, home.upload(value.numbers, [...value.shape]), home);
     }
-    this.#end(null);
-    const { milliseconds } = this.#run;
-    this.#host.post({ kind: "done", id: this.#request.id, pass: this.id, shapes, milliseconds });
+    this.end(null);
+    const { milliseconds } = this.run;
+    this.host.post({ kind: "done", id: this.#request.id, pass: this.id, shapes, milliseconds });
   }
 
   #pass(): Promise<Block> {
     const { tokens = [], hooks = [], interventions = [] } = this.#request;
     const names = [...this.#slots.map((slot) => slot.name), ...this.#stopNames()];
-    return this.#run.run(
+    return this.run.run(
       {
         tokens,
         capture: [...new Set(names)],
         hooks,
-        interventions: remoteInterventions(interventions, this.#host.tensors),
+        interventions: remoteInterventions(interventions, this.host.tensors),
         logits: this.#logits !== null,
       },
       0,
@@ -122,7 +78,7 @@ export class RemotePass implements RemoteLivePass {
 
   /** The final norm and the unembedding alone. */
   #lens(source: TensorId): Promise<Block> {
-    const { tensors } = this.#host;
+    const { tensors } = this.host;
     const tensor = asBase64(readTensor(tensors.at(source), tensors));
     return this.model.lab.block("/v1/lens", { model: this.model.name, tensor });
   }
@@ -165,13 +121,8 @@ export class RemotePass implements RemoteLivePass {
     return taken(value, axis, placesOf(positions, span, what));
   }
 
-  #end(error: unknown): void {
-    this.#isOver = true;
-    const { tensors } = this.#host;
-    const made = [...this.#slots.map((slot) => slot.tensor), this.#logits, this.#residual];
-    for (const tensor of made) if (tensor?.state === "pending") tensors.poison(tensor, error);
-    tensors.letGo(this.#operands);
-    this.#ended();
+  protected promised(): readonly (Tensor | null)[] {
+    return [...this.#slots.map((slot) => slot.tensor), this.#logits, this.#residual];
   }
 }
 
