@@ -12,6 +12,7 @@ import { HUB_SCHEME } from "./hub_name.ts";
 import { type Manifest, parseJson, readManifest } from "./manifest.ts";
 import { PreparedTensors } from "./prepared_tensors.ts";
 import { sha256 } from "./sha256.ts";
+import { joined } from "./pieces.ts";
 
 export interface BundleProgress {
   readonly file: string;
@@ -363,15 +364,4 @@ async function openFolder(address: string, host: BundleHost, request: BundleRequ
 
 function isWeights(name: string): boolean {
   return name.endsWith(".safetensors");
-}
-
-function joined(pieces: readonly Uint8Array[], total: number): Uint8Array {
-  if (pieces.length === 1) return pieces[0];
-  const bytes = new Uint8Array(total);
-  let offset = 0;
-  for (const piece of pieces) {
-    bytes.set(piece, offset);
-    offset += piece.length;
-  }
-  return bytes;
 }

@@ -7,6 +7,7 @@
 // does not expose (Content-Range, ETag) is taken as unknown.
 
 import { EngineError } from "../engine/errors.ts";
+import { joined } from "./pieces.ts";
 
 export interface ByteRange {
   readonly offset: number;
@@ -343,17 +344,6 @@ function retryAfter(response: Response): number | null {
 
 function isOffline(): boolean {
   return globalThis.navigator?.onLine === false;
-}
-
-function joined(pieces: readonly Uint8Array[], total: number): Uint8Array {
-  if (pieces.length === 1) return pieces[0];
-  const bytes = new Uint8Array(total);
-  let offset = 0;
-  for (const piece of pieces) {
-    bytes.set(piece, offset);
-    offset += piece.length;
-  }
-  return bytes;
 }
 
 /** Fails: the signal's reason. */

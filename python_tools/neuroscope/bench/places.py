@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,17 @@ class Goal:
     @property
     def is_met(self) -> bool:
         return self.value <= self.limit
+
+
+def goal_lines(goals: Iterable[Goal]) -> list[str]:
+    """A table of goals, each told met or missed."""
+    return [
+        f"{'':<58} ratio   goal",
+        *(
+            f"{each.work:<58} {each.value:>5.2f}  {each.limit:>5.2f}  {'met' if each.is_met else 'missed'}"
+            for each in goals
+        ),
+    ]
 
 
 @dataclass

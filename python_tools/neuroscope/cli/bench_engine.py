@@ -17,7 +17,7 @@ from neuroscope import project
 from neuroscope.bench import rival_model
 from neuroscope.bench.engine import goals_of, measure_engine
 from neuroscope.bench.loading import measure_loading
-from neuroscope.bench.places import Goal, Places
+from neuroscope.bench.places import Places, goal_lines
 from neuroscope.cli.demo import make_demo_site
 from neuroscope.errors import MissingProgramError
 from neuroscope.export.bundle import export_bundle
@@ -114,10 +114,4 @@ def _table(results: dict[str, Any]) -> str:
     ]
     lines += ["loading"]
     lines += [f"  {name:<48} {value:>16,.0f}" for name, value in results["loading"].items()]
-    lines += ["", f"{'':<58} ratio   goal"]
-    lines += [_line(goal) for goal in goals_of(results)]
-    return "\n".join(lines)
-
-
-def _line(goal: Goal) -> str:
-    return f"{goal.work:<58} {goal.value:>5.2f}  {goal.limit:>5.2f}  {'met' if goal.is_met else 'missed'}"
+    return "\n".join([*lines, "", *goal_lines(goals_of(results))])

@@ -22,7 +22,7 @@ from typing import Any
 
 from neuroscope import project
 from neuroscope.bench.lab import goals_of, make_model, measure_lab
-from neuroscope.bench.places import Goal
+from neuroscope.bench.places import goal_lines
 from neuroscope.bench.rival_model import make_checkpoint
 from neuroscope.errors import LabError
 
@@ -83,10 +83,4 @@ def _table(results: dict[str, Any]) -> str:
     lines += [f"  {name:<48} {size:>10,}" for name, size in results["bytes"].items()]
     lines += ["short generations, requests a second"]
     lines += [f"  {count + ' clients':<48} {rate:>10.1f}" for count, rate in results["requestsASecond"].items()]
-    lines += ["", f"{'':<58} ratio   goal"]
-    lines += [_line(goal) for goal in goals_of(results)]
-    return "\n".join(lines)
-
-
-def _line(goal: Goal) -> str:
-    return f"{goal.work:<58} {goal.value:>5.2f}  {goal.limit:>5.2f}  {'met' if goal.is_met else 'missed'}"
+    return "\n".join([*lines, "", *goal_lines(goals_of(results))])
