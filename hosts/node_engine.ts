@@ -3,7 +3,7 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { createEngine } from "../js_bridge/engine/engine.ts";
-import { askOverHttp } from "../js_bridge/engine/remote_lab.ts";
+import { askOverHttp } from "../js_bridge/engine/remote/lab.ts";
 import { BundleList } from "../js_bridge/host/bundle_list.ts";
 import type { Attachment, HostMessage } from "../js_bridge/host/neuroscope_host.ts";
 import { Outstanding } from "../js_bridge/host/outstanding.ts";

@@ -3,13 +3,13 @@
 
 import type { BenchmarkedAnswer, BenchmarkRequest } from "../protocol.ts";
 import type { Backend, Matrix, Value } from "./backend.ts";
-import { forward, type ForwardOptions, WHOLE_PASS } from "./decoder.ts";
+import { forward, type ForwardOptions, WHOLE_PASS } from "./decoder/decoder.ts";
 import { EngineError } from "./errors.ts";
-import { KeyValueCache } from "./key_value_cache.ts";
+import { KeyValueCache } from "./decoder/key_value_cache.ts";
 import type { Model } from "./model.ts";
-import { Sampler } from "./sampling.ts";
-import type { TensorTable } from "./tensor_table.ts";
-import { Watch } from "./watch.ts";
+import { Sampler } from "./generation/sampling.ts";
+import type { TensorTable } from "./tensors/tensor_table.ts";
+import { Watch } from "./pass/watch.ts";
 
 export type BenchmarkRow = BenchmarkedAnswer["rows"][number];
 

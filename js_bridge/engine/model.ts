@@ -5,13 +5,13 @@ import type { HookDescription, ModelId } from "../protocol.ts";
 import type { Bundle } from "../store/bundle.ts";
 import { readHeader, type TensorEntry } from "../store/safetensors.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";
-import { type Architecture, architectureOf, type Config } from "./architecture.ts";
+import { type Architecture, architectureOf, type Config } from "./decoder/architecture.ts";
 import type { Backend } from "./backend.ts";
-import { elementsOf } from "./shape.ts";
-import type { Weights } from "./weights.ts";
-import { loadWeights, type WeightOptions } from "./weights_load.ts";
+import { elementsOf } from "./tensors/shape.ts";
+import type { Weights } from "./weights/weights.ts";
+import { loadWeights, type WeightOptions } from "./weights/load.ts";
 
-export { releaseWeights } from "./weights.ts";
+export { releaseWeights } from "./weights/weights.ts";
 
 export interface Model {
   readonly id: ModelId;

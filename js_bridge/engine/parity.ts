@@ -4,7 +4,7 @@
 // those of `neuroscope verify` (export/verify.py); the format of the reference is export/reference.py's.
 
 import type { ParityAnswer, ParityRow } from "../protocol.ts";
-import { forward, WHOLE_PASS } from "./decoder.ts";
+import { forward, WHOLE_PASS } from "./decoder/decoder.ts";
 import { EngineError } from "./errors.ts";
 import type { Model } from "./model.ts";
 

@@ -10,7 +10,7 @@ import { indexedMeasurements } from "../store/indexed_measurements.ts";
 import { plainSha256 } from "../store/sha256.ts";
 import { createEngine, type Engine } from "./engine.ts";
 import { EngineError } from "./errors.ts";
-import { askOverHttp } from "./remote_lab.ts";
+import { askOverHttp } from "./remote/lab.ts";
 
 export interface WorkerSettings {
   /** Address of kernels.wasm; its other builds and the helper threads' script lie beside it. */

@@ -2,7 +2,7 @@
 // bundle's address in place of its name. Any other name is a repository's, where the host may ask the Hub; where it may
 // not, it is answered here, with the names that are known. What a lab computes has no bundle, and passes through.
 
-import { LAB_SCHEME } from "../engine/remote_lab.ts";
+import { LAB_SCHEME } from "../engine/remote/lab.ts";
 import { HUB_SCHEME, isRepositoryName } from "../store/hub_name.ts";
 import type { HostMessage } from "./neuroscope_host.ts";
 

@@ -12,7 +12,7 @@ import type {
   Storage,
   Value,
 } from "../engine/backend.ts";
-import { broadcastStrides, elementsOf, lastOf, sameShape } from "../engine/shape.ts";
+import { broadcastStrides, elementsOf, lastOf, sameShape } from "../engine/tensors/shape.ts";
 import type { BackendName, BinaryOperation, Reduction, Shape, UnaryOperation } from "../protocol.ts";
 
 const UNARY: Record<UnaryOperation, (x: number) => number> = {

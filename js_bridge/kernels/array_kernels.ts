@@ -2,7 +2,7 @@
 // what the fast backends are compared with. Sums are kept in float64.
 
 import type { Activation, Reach, ScoreOptions, Value } from "../engine/backend.ts";
-import { lastOf } from "../engine/shape.ts";
+import { lastOf } from "../engine/tensors/shape.ts";
 import { ACTIVATIONS, SLOPES } from "./activations.ts";
 import { ArrayBackend } from "./array_backend.ts";
 

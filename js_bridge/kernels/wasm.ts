@@ -12,7 +12,7 @@ import type {
   Value,
 } from "../engine/backend.ts";
 import { EngineError } from "../engine/errors.ts";
-import { broadcastStrides, elementsOf, lastOf, sameShape } from "../engine/shape.ts";
+import { broadcastStrides, elementsOf, lastOf, sameShape } from "../engine/tensors/shape.ts";
 import type { BinaryOperation, Reduction, Shape, UnaryOperation } from "../protocol.ts";
 import { ArrayBackend } from "./array_backend.ts";
 import { mergeAxes } from "./repetition.ts";

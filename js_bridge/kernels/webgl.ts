@@ -12,7 +12,7 @@ import type {
   ScoreOptions,
   Value,
 } from "../engine/backend.ts";
-import { broadcastStrides, elementsOf, lastOf, sameShape, stridesOf } from "../engine/shape.ts";
+import { broadcastStrides, elementsOf, lastOf, sameShape, stridesOf } from "../engine/tensors/shape.ts";
 import type { BinaryOperation, Reduction, Shape, UnaryOperation } from "../protocol.ts";
 import { ReferenceBackend } from "./reference.ts";
 import { RANK } from "./shaders.ts";

@@ -1,7 +1,7 @@
 // Products with weights in textures: over each part of the matrix, in the tiling that is fastest for so many rows.
 
 import type { Value } from "../engine/backend.ts";
-import { elementsOf } from "../engine/shape.ts";
+import { elementsOf } from "../engine/tensors/shape.ts";
 import {
   type Addend,
   assembleKernel,

@@ -1,7 +1,7 @@
 // Times the tilings of products on the GPU at hand. A few milliseconds per tiling, on two shapes of a small model.
 
 import { type Backend, laidOut } from "../engine/backend.ts";
-import type { Remembered } from "../engine/remembered.ts";
+import type { Remembered } from "../engine/backends/remembered.ts";
 import type { WebglBackend } from "./webgl.ts";
 import { asTilings, CANDIDATES, possible, type TimedTiling } from "./webgl_tilings.ts";
 

@@ -1,7 +1,7 @@
 // Values as textures: where they get their room, how numbers go in and out, and how a kernel runs over one.
 
 import type { Storage, Value } from "../engine/backend.ts";
-import { elementsOf, lastOf } from "../engine/shape.ts";
+import { elementsOf, lastOf } from "../engine/tensors/shape.ts";
 import type { Shape } from "../protocol.ts";
 import { type Kernel, MASKED, READ_AS_INFINITE, samplersOf, sourceOf } from "./shaders.ts";
 import type { Texture, UniformValue, WebglContext } from "./webgl_context.ts";

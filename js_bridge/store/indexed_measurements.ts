@@ -2,7 +2,7 @@
 // the store of weights does not slow down the next start. It is a cache: what it can't do is measured again.
 
 import { type IDBPDatabase, openDB } from "idb";
-import type { Remembered } from "../engine/remembered.ts";
+import type { Remembered } from "../engine/backends/remembered.ts";
 
 const DATABASE = "neuroscope-measurements";
 const STORE = "measurements";

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import type { Backend, Value } from "../../js_bridge/engine/backend.ts";
-import { KeyValueCache } from "../../js_bridge/engine/key_value_cache.ts";
+import { KeyValueCache } from "../../js_bridge/engine/decoder/key_value_cache.ts";
 import type { Model } from "../../js_bridge/engine/model.ts";
 import { BACKENDS, CONFIGS, openFamily, type Parts, pass, writeFamily } from "./architectures.ts";
 

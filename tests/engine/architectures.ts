@@ -4,11 +4,11 @@
 import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { architectureOf, type Config } from "../../js_bridge/engine/architecture.ts";
+import { architectureOf, type Config } from "../../js_bridge/engine/decoder/architecture.ts";
 import type { Backend, Value } from "../../js_bridge/engine/backend.ts";
-import { forward, type ForwardOptions, WHOLE_PASS } from "../../js_bridge/engine/decoder.ts";
+import { forward, type ForwardOptions, WHOLE_PASS } from "../../js_bridge/engine/decoder/decoder.ts";
 import { loadModel, type Model, readCheckpoint } from "../../js_bridge/engine/model.ts";
-import type { WeightOptions } from "../../js_bridge/engine/weights_load.ts";
+import type { WeightOptions } from "../../js_bridge/engine/weights/load.ts";
 import { ReferenceBackend } from "../../js_bridge/kernels/reference.ts";
 import { openWasmBackend } from "../../js_bridge/kernels/wasm.ts";
 import { Bundle } from "../../js_bridge/store/bundle.ts";

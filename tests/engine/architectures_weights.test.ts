@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { architectureOf, type TensorPlan } from "../../js_bridge/engine/architecture.ts";
+import { architectureOf, type TensorPlan } from "../../js_bridge/engine/decoder/architecture.ts";
 import type { Matrix, MatrixLayout, MatrixWriter } from "../../js_bridge/engine/backend.ts";
 import { ReferenceBackend } from "../../js_bridge/kernels/reference.ts";
 import { openMemoryChunks } from "../../js_bridge/store/memory_chunks.ts";

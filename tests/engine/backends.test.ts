@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
-import { rememberedHere } from "../../js_bridge/engine/remembered.ts";
-import { selfCheck } from "../../js_bridge/engine/self_check.ts";
+import { rememberedHere } from "../../js_bridge/engine/backends/remembered.ts";
+import { selfCheck } from "../../js_bridge/engine/backends/self_check.ts";
 import { ReferenceBackend } from "../../js_bridge/kernels/reference.ts";
 import { asTilings, tilingFor, UNTIMED } from "../../js_bridge/kernels/webgl_tilings.ts";
 import { partsOf } from "../../js_bridge/kernels/webgl_matrix.ts";

@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { TextStream } from "../../js_bridge/engine/text_stream.ts";
+import { TextStream } from "../../js_bridge/engine/generation/text_stream.ts";
 import type { Intervention } from "../../js_bridge/protocol.ts";
 import { Tokenizer } from "../../js_bridge/tokenizer/tokenizer.ts";
 import { assertClose, type GenerateParts, open, type Opened, range, rowsOf } from "./opened.ts";

@@ -5,10 +5,10 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { type Backend, laidOut, type Matrix, type Value } from "../../js_bridge/engine/backend.ts";
-import { sweepBack } from "../../js_bridge/engine/gradient.ts";
-import { broadcastShapes, elementsOf } from "../../js_bridge/engine/shape.ts";
-import { Tape } from "../../js_bridge/engine/tape.ts";
-import { type Step, stepOf } from "../../js_bridge/engine/tape_step.ts";
+import { sweepBack } from "../../js_bridge/engine/gradient/gradient.ts";
+import { broadcastShapes, elementsOf } from "../../js_bridge/engine/tensors/shape.ts";
+import { Tape } from "../../js_bridge/engine/gradient/tape.ts";
+import { type Step, stepOf } from "../../js_bridge/engine/gradient/tape_step.ts";
 import { ReferenceBackend } from "../../js_bridge/kernels/reference.ts";
 import type { Shape } from "../../js_bridge/protocol.ts";
 import { noise } from "./tiny.ts";

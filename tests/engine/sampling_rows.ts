@@ -1,7 +1,7 @@
 // What sampling.ts and random.ts say, for the tests in Python: JSON on standard input and output.
 
-import { Random } from "../../js_bridge/engine/random.ts";
-import { candidatesOf, Sampler } from "../../js_bridge/engine/sampling.ts";
+import { Random } from "../../js_bridge/engine/generation/random.ts";
+import { candidatesOf, Sampler } from "../../js_bridge/engine/generation/sampling.ts";
 import type { Sampling } from "../../js_bridge/protocol.ts";
 
 interface Question {

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { nodeThreads } from "../../hosts/node_engine.ts";
 import { type Activation, type Backend, laidOut, type Reach, type Value } from "../../js_bridge/engine/backend.ts";
-import { elementsOf, stridesOf } from "../../js_bridge/engine/shape.ts";
+import { elementsOf, stridesOf } from "../../js_bridge/engine/tensors/shape.ts";
 import { ReferenceBackend } from "../../js_bridge/kernels/reference.ts";
 import { besideKernels } from "../../js_bridge/kernels/threads.ts";
 import { openWasmBackend, type WasmBackend } from "../../js_bridge/kernels/wasm.ts";

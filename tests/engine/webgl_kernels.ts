@@ -9,8 +9,8 @@ import {
   type Reach,
   type Value,
 } from "../../js_bridge/engine/backend.ts";
-import { rememberedHere } from "../../js_bridge/engine/remembered.ts";
-import { selfCheck } from "../../js_bridge/engine/self_check.ts";
+import { rememberedHere } from "../../js_bridge/engine/backends/remembered.ts";
+import { selfCheck } from "../../js_bridge/engine/backends/self_check.ts";
 import { ReferenceBackend } from "../../js_bridge/kernels/reference.ts";
 import { WebglBackend, type WebglOptions } from "../../js_bridge/kernels/webgl.ts";
 import { MAX_TEXTURE_BYTES, WebglContext } from "../../js_bridge/kernels/webgl_context.ts";

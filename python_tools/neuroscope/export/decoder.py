@@ -1,6 +1,6 @@
 """What the decoder of one model is told: an architecture file's `decoder` section, worked out against a configuration.
 
-The same words as js_bridge/engine/architecture.ts; the tables of both are the same files.
+The same words as js_bridge/engine/decoder/architecture.ts; the tables of both are the same files.
 """
 
 from __future__ import annotations
