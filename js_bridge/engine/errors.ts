@@ -1,4 +1,4 @@
-// The engine's errors as JavaScript errors; the tree of their names is drawn in protocol.ts.
+// The engine's errors as JavaScript errors; the tree of their names is drawn in protocol/error.ts.
 // A text says what happened, the value, what is allowed and what to do, in that order.
 
 import type { ErrorDescription, ErrorName } from "../protocol.ts";

@@ -1,6 +1,6 @@
-"""The JSON Schema of the messages, from the types of js_bridge/protocol.ts.
+"""The JSON Schema of the messages, from the types of js_bridge/protocol.ts and the files that it exports.
 
-Reads the subset of TypeScript that such a file needs: interfaces, unions, intersections, literals, lists, records.
+Reads the subset of TypeScript that such files need: interfaces, unions, intersections, literals, lists, records.
 `python tests/structure/protocol_schema.py` prints what js_bridge/schemas/messages.schema.json has to hold.
 """
 
@@ -18,7 +18,9 @@ SCHEMA = ROOT / "js_bridge/schemas/messages.schema.json"
 
 Node = dict[str, Any]
 
-_TOKEN = re.compile(r'\s+|//[^\n]*|/\*.*?\*/|("[^"]*"|-?\d+(?:\.\d+)?|\w+|[{}()\[\]<>:;,|&?=])', re.DOTALL)
+_TOKEN = re.compile(r'\s+|//[^\n]*|/\*.*?\*/|("[^"]*"|-?\d+(?:\.\d+)?|\w+(?:\.\w+)?|[{}()\[\]<>:;,|&?=])', re.DOTALL)
+_IMPORT = re.compile(r'^import type [^"]*"[^"]+";\n', re.MULTILINE)
+_EXPORT = re.compile(r'^export type \* from "([^"]+)";\n', re.MULTILINE)
 _PRIMITIVES: dict[str, Node] = {
     "string": {"type": "string"},
     "number": {"type": "number"},
@@ -39,7 +41,7 @@ class Reader:
         while at < len(text):
             found = _TOKEN.match(text, at)
             if found is None:
-                raise ValueError(f"{PROTOCOL.name}: no token at {text[at : at + 40]!r}")
+                raise ValueError(f"no token at {text[at : at + 40]!r}")
             if found[1] is not None:
                 self.tokens.append(found[1])
             at = found.end()
@@ -60,14 +62,14 @@ class Reader:
     def expect(self, token: str) -> None:
         found = self.next()
         if found != token:
-            raise ValueError(
-                f"{PROTOCOL.name}: {found!r} where {token!r} should be, after {self.tokens[: self.at][-8:]}"
-            )
+            raise ValueError(f"{found!r} where {token!r} should be, after {self.tokens[: self.at][-8:]}")
 
     def read(self) -> dict[str, Node]:
         while self.at < len(self.tokens):
             self.expect("export")
             kind, name = self.next(), self.next()
+            if name in self.definitions:
+                raise ValueError(f"{name} is exported twice; a name means one thing in all files of the protocol")
             if kind == "type":
                 self.expect("=")
                 self.definitions[name] = self.type()
@@ -126,7 +128,7 @@ class Reader:
             return dict(_PRIMITIVES[token])
         if token in ("Record", "Partial"):
             return self.generic(token)
-        return {"$ref": f"#/definitions/{token}"}
+        return {"$ref": f"#/definitions/{token.split('.')[-1]}"}
 
     def generic(self, name: str) -> Node:
         self.expect("<")
@@ -179,8 +181,15 @@ class Reader:
         return joined
 
 
+def text_of(file: Path) -> str:
+    """Its types, and those of the files that it exports; a name means the same in all of them."""
+    text = file.read_text()
+    parts = [text_of(file.parent / name) for name in _EXPORT.findall(text)]
+    return "\n".join([_IMPORT.sub("", _EXPORT.sub("", text)), *parts])
+
+
 def schema_of(protocol: Path) -> Node:
-    definitions = Reader(protocol.read_text()).read()
+    definitions = dict(sorted(Reader(text_of(protocol)).read().items()))
     definitions.pop("Attachment", None)  # what travels beside a message is no JSON
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",

@@ -83,7 +83,7 @@ function copy(backend: Backend, x: Value): Value {
 function unknown(operation: never): EngineError {
   return new EngineError(
     "BadMessage",
-    `Operation ${JSON.stringify(operation)} is not one that the engine has; protocol.ts lists them`,
+    `Operation ${JSON.stringify(operation)} is not one that the engine has; protocol/operation.ts lists them`,
   );
 }
 
