@@ -110,6 +110,52 @@ def test_texts_of_different_lengths_are_a_batch(evaluate: Evaluate, reference: A
     assert loss == pytest.approx(sum(losses) / (sum(lengths) - len(lengths)), abs=1e-4)
 
 
+def test_rows_padded_on_the_left_are_the_rows_alone(evaluate: Evaluate, reference: Any, tokenizer: Any) -> None:
+    """Logits, loss, activations at -1 and over a row's own positions, and tokens behind a cache that is so padded."""
+    texts = ["The cat", CLEAN, "Once upon a time"]
+    strings = " ".join(f"'{text}'" for text in texts)
+    lengths, last, losses, differences, labels = run(
+        evaluate,
+        f"""| texts names batch output cache further next |
+        texts := #({strings}).
+        names := #('blocks.1.hook_resid_post' 'blocks.1.attn.hook_z').
+        batch := (model batch: texts) asLeftPadded.
+        output := model runWithCaching: batch names: names.
+        further := model runWithCaching: batch names: names positions: #(-1).
+        cache := model newCache.
+        model forward: batch cache: cache.
+        next := model forward: #((5) (6) (7)) cache: cache.
+        Json write: {{
+            batch lengths.
+            output lastLogits asNestedArray.
+            {{output loss asNumber. (model forward: texts) loss asNumber}}.
+            (1 to: texts size) asArray collect: [ :row |
+                | alone first longer |
+                alone := model runWithCaching: (texts at: row) names: names.
+                first := batch firstPositionOf: row - 1.
+                longer := model forward: {{(batch rows at: row) copyWith: 4 + row}}.
+                (names collect: [ :name | | own |
+                    own := alone cachedActivations at: name.
+                    (farthest
+                            value: (((output cachedActivations at: name) at: row - 1) sliceFrom: first to: -1 axis: 0)
+                            value: (own at: 0))
+                        max: (farthest
+                            value: ((further cachedActivations at: name) at: row - 1)
+                            value: ((own take: #(-1) axis: 1) at: 0)) ])
+                    , {{farthest value: (next lastLogits at: row - 1) value: (longer lastLogits at: 0)}} ].
+            output tokenStringsAt: 0}}""",
+    )
+    rows = [ids(tokenizer, text) for text in texts]
+    assert lengths == [row.shape[1] for row in rows]
+    with torch.no_grad():
+        for ours, row in zip(last, rows, strict=True):
+            assert np.abs(np.array(ours) - reference(row).logits[0, -1].numpy()).max() < LOGITS
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert np.max(differences) < LOGITS, differences
+    assert labels == ["(padding)"] * (max(lengths) - lengths[0]) + labels[max(lengths) - lengths[0] :]
+    assert labels[-1] == " cat"
+
+
 def test_the_logit_lens_is_the_final_norm_and_the_unembedding(
     evaluate: Evaluate, reference: Any, tokenizer: Any
 ) -> None:
