@@ -73,6 +73,9 @@ async function main(): Promise<void> {
         panes.show(message["tool"] as number, message["class"] as string, message["title"] as string, message["view"] as Part);
         performance.mark(`neuroscope-view-${String(message["class"])}`);
         break;
+      case "close":
+        panes.close(message["tool"] as number);
+        break;
       case "evaluated": {
         const settle = evaluations.get(message["evaluation"] as number);
         evaluations.delete(message["evaluation"] as number);

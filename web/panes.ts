@@ -45,6 +45,12 @@ export class Panes {
     }
   }
 
+  /** Its tool has closed by itself. */
+  close(tool: number): void {
+    this.#panes.get(tool)?.element.remove();
+    this.#panes.delete(tool);
+  }
+
   /** Where the person looks: on top of the panes, until it is closed. */
   showError(error: string, stack: string): void {
     const element = this.#openPane("Error", () => undefined);
