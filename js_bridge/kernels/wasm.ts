@@ -16,7 +16,7 @@ import { broadcastStrides, elementsOf, lastOf, sameShape } from "../engine/tenso
 import type { BinaryOperation, Reduction, Shape, UnaryOperation } from "../protocol.ts";
 import { ArrayBackend } from "./array_backend.ts";
 import { mergeAxes } from "./repetition.ts";
-import { type PanelMatrix, writePanels } from "./wasm_matrix.ts";
+import { PANEL, type PanelMatrix, writePanels } from "./wasm_matrix.ts";
 import { bitsOf, type Kernels, openKernels, type WasmOptions } from "./wasm_module.ts";
 
 interface WasmStorage extends Storage {
@@ -33,6 +33,13 @@ const REDUCTIONS: readonly Reduction[] = ["sum", "mean", "max", "min", "argmax"]
 
 /** Numbers of a flat operation that make one unit of work. */
 const STRETCH = 1024;
+
+/**
+ * Panels that make one unit of a product with a single row, which takes them four at a time, and what a multiplication
+ * counts there: each waits for a number from memory that nothing else is done with.
+ */
+const ROW_PANELS = 8;
+const ROW_COST = 3;
 
 /** Inputs that make one unit of productTransposed. */
 const BLOCK = 128;
@@ -110,11 +117,13 @@ export class WasmBackend extends ArrayBackend {
     const { inputs, outputs, start, scales } = matrix as PanelMatrix;
     const result = this.allocate([...x.shape.slice(0, -1), outputs]);
     const rows = elementsOf(x.shape) / inputs;
-    const panels = Math.ceil(outputs / 8);
-    const cost = 8 * rows * inputs;
+    const block = rows === 1 ? ROW_PANELS : 1;
+    const units = Math.ceil(outputs / PANEL / block);
+    const cost = (rows === 1 ? ROW_COST : rows) * block * PANEL * inputs;
     const [from, to, offset] = [at(x), at(result), atOrNone(bias)];
-    if (scales === 0) this.#kernels.run("PRODUCT", panels, cost, from, start, offset, to, rows, inputs, outputs);
-    else this.#kernels.run("PRODUCT_INT8", panels, cost, from, start, scales, offset, to, rows, inputs, outputs);
+    const shape = [rows, inputs, outputs, block];
+    if (scales === 0) this.#kernels.run("PRODUCT", units, cost, from, start, offset, to, ...shape);
+    else this.#kernels.run("PRODUCT_INT8", units, cost, from, start, scales, offset, to, ...shape);
     return result;
   }
 

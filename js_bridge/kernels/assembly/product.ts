@@ -14,7 +14,10 @@ const TILE = 5;
 @inline
 const CHUNK = 131072;
 
-/** x [rows K] · panels `from` … `to` + bias → y [rows N]; bias is 0 or readable to a multiple of 8. */
+/**
+ * x [rows K] · panels + bias → y [rows N]; bias is 0 or readable to a multiple of 8. Units of work are so many panels
+ * as `block` says.
+ */
 export function product(
   x: usize,
   panels: usize,
@@ -23,9 +26,12 @@ export function product(
   rows: i32,
   K: i32,
   N: i32,
-  from: i32,
-  to: i32,
+  block: i32,
+  first: i32,
+  last: i32,
 ): void {
+  const from = first * block;
+  const to = min(last * block, (N + 7) >> 3);
   if (rows === 1) return oneRow(x, panels, bias, y, K, N, from, to);
   const chunk = max(1, CHUNK / K / TILE) * TILE;
   for (let row = 0; row < rows; row += chunk) {

@@ -5,7 +5,10 @@
 import { multiplyAdd, storeSome } from "./lanes";
 import { productOfPanel } from "./product";
 
-/** x [rows K] · (codes · scales) + bias → y [rows N]; scratch holds K · 8 numbers. */
+/**
+ * x [rows K] · (codes · scales) + bias → y [rows N]; scratch holds K · 8 numbers. Units of work are so many panels as
+ * `block` says.
+ */
 export function productInt8(
   x: usize,
   codes: usize,
@@ -15,10 +18,13 @@ export function productInt8(
   rows: i32,
   K: i32,
   N: i32,
+  block: i32,
   scratch: usize,
-  from: i32,
-  to: i32,
+  first: i32,
+  last: i32,
 ): void {
+  const from = first * block;
+  const to = min(last * block, (N + 7) >> 3);
   const step = <usize>K << 3;
   if (rows === 1) {
     let p = from;
