@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,8 +13,19 @@ import pytest
 from neuroscope import project
 from neuroscope.cli.demo import make_demo_bundle, make_demo_site
 from neuroscope.image.build import build_image
+from neuroscope.kernels import build_kernels
+from playwright.sync_api import Browser, Page
+
+# Matrices are small here: on a busy machine PyTorch's threads wait for each other four times as long as they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Neuroscope = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Path:
+    """kernels.wasm, with the other files beside it."""
+    return build_kernels()
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +43,34 @@ def demo_bundle() -> Path:
 @pytest.fixture(scope="session")
 def demo_site() -> Path:
     return make_demo_site()
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A random checkpoint of every family and setting, of tests/architectures."""
+    from checkpoints import RECIPES, make_checkpoint
+
+    base = tmp_path_factory.mktemp("families")
+    return {name: make_checkpoint(base / name, name) for name in RECIPES}
+
+
+@pytest.fixture(scope="session")
+def engine_site(tmp_path_factory: pytest.TempPathFactory, kernels: Path) -> Iterator[Any]:
+    """The page of tests/engine, with an engine in a worker."""
+    from engine_places import Site
+
+    site = Site(tmp_path_factory.mktemp("engine_site"), kernels)
+    yield site
+    site.server.shutdown()
+    site.server.server_close()
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Page]:
+    """A page with storage of its own."""
+    context = browser.new_context()
+    yield context.new_page()
+    context.close()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ class Checkpoint:
         return kind.from_pretrained(self.folder, attn_implementation="eager", dtype=torch.float32).eval()
 
     def logits(self) -> np.ndarray:
+        return self._logits
+
+    @cached_property
+    def _logits(self) -> np.ndarray:
         with torch.no_grad():
             result: np.ndarray = self.model()(torch.tensor(self.tokens)).logits.numpy()
         return result

@@ -5,7 +5,6 @@ The int8 ones are held against PyTorch with the same rounded weights: this is th
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,20 +15,17 @@ import pytest
 from checkpoints import RECIPES
 from distances import TOLERANCE, too_far
 from engine_checkpoints import unpack
+from engine_places import PLACES as ALL_PLACES
+from engine_places import run
+from mutations import Mutation, config_with, tensor_with
 from neuroscope.export import manifest
 from neuroscope.export.bundle import export_bundle
 from neuroscope.export.checkpoint import open_checkpoint
 from neuroscope.export.oracles import TorchOracle
 from neuroscope.export.processing import compatible
-from safetensors.numpy import load_file, save_file
 
-PLACES = [("node", "wasm"), ("chromium", "wasm"), ("chromium", "webgl")]
-
-
-def run(where: str, backend: str, jobs: list[dict[str, Any]], request: pytest.FixtureRequest) -> list[dict[str, Any]]:
-    runner = request.getfixturevalue("in_node" if where == "node" else "in_page")
-    results: list[dict[str, Any]] = runner([{**job, "backend": backend} for job in jobs])
-    return results
+# The reference backend is slow, and its own tests are in tests/engine; here it runs one bundle.
+PLACES = [place for place in ALL_PLACES if place != ("node", "reference")]
 
 
 def numbers(result: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -47,13 +43,11 @@ def jobs_of(names: list[str], families: Any, folder_of: Callable[[str], Path]) -
 
 
 @pytest.mark.parametrize(("where", "backend"), PLACES)
-def test_every_hook_of_every_family_equals_the_oracles(
-    families, bundle_of, oracle_of, logits_of, where, backend, request
-):
+def test_every_hook_of_every_family_equals_the_oracles(families, bundle_of, oracle_of, where, backend, request):
     names = list(RECIPES)
     off = {}
     for name, result in zip(names, run(where, backend, jobs_of(names, families, bundle_of), request), strict=True):
-        expected = {**oracle_of(name)[1], "logits": logits_of(name)}
+        expected = {**oracle_of(name)[1], "logits": families[name].logits()}
         off[name] = too_far(numbers(result), expected)
     assert {name: found for name, found in off.items() if found} == {}
 
@@ -70,13 +64,12 @@ def test_int8_bundles_equal_pytorch_with_the_same_rounded_weights(
     assert {name: found for name, found in off.items() if found} == {}
 
 
-def test_reference_backend_runs_a_bundle_too(families, bundle_of, oracle_of, in_node):
-    job = jobs_of(["gemma3"], families, bundle_of)[0]
-    (result,) = in_node([{**job, "backend": "reference"}])
+def test_reference_backend_runs_a_bundle_too(families, bundle_of, oracle_of, request):
+    (result,) = run("node", "reference", jobs_of(["gemma3"], families, bundle_of), request)
     assert too_far(numbers(result), oracle_of("gemma3")[1]) == []
 
 
-def test_processed_bundles_run_with_the_biases_that_appeared_and_say_so(families, in_node, tmp_path):
+def test_processed_bundles_run_with_the_biases_that_appeared_and_say_so(families, request, tmp_path):
     names = ["gpt2", "gpt_neo", "gpt_neox_plain", "qwen2", "gemma3"]
     folders, processings = {}, {}
     for name in names:
@@ -84,7 +77,7 @@ def test_processed_bundles_run_with_the_biases_that_appeared_and_say_so(families
         processings[name] = compatible(open_checkpoint(source).architecture)
         made = export_bundle(source, tmp_path / name, processing=processings[name], with_reference=False)
         folders[name] = made.folder
-    results = in_node([{**job, "backend": "wasm"} for job in jobs_of(names, families, folders.__getitem__)])
+    results = run("node", "wasm", jobs_of(names, families, folders.__getitem__), request)
     for name, result in zip(names, results, strict=True):
         assert too_far(numbers(result), TorchOracle(folders[name]).activations(families[name].tokens)) == [], name
         assert result["loaded"]["basis"]["weights"] == processings[name].describe()
@@ -93,30 +86,12 @@ def test_processed_bundles_run_with_the_biases_that_appeared_and_say_so(families
 # Mistakes in what the engine reads: each must be seen, so that the tests above would see it in the engine.
 
 
-def config_with(**changes: Any) -> Callable[[Path], None]:
-    def mutate(folder: Path) -> None:
-        path = folder / "config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-    return mutate
-
-
-def tensor_with(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
-    def mutate(folder: Path) -> None:
-        path = folder / "model.safetensors"
-        tensors = load_file(path)
-        tensors[name] = np.ascontiguousarray(change(tensors[name])).astype(tensors[name].dtype)
-        save_file(tensors, path, metadata={"format": "pt"})
-
-    return mutate
-
-
 def halves_swapped(x: np.ndarray) -> np.ndarray:
     return np.roll(x, x.shape[0] // 2, axis=0)
 
 
 BLOCK = "model.layers.1."
-MUTATIONS: dict[str, tuple[str, str, Callable[[Path], None]]] = {
+MUTATIONS: dict[str, tuple[str, str, Mutation]] = {
     "window one wider": ("mistral", "float32", config_with(sliding_window=5)),
     "score cap left out": ("gemma2", "float32", config_with(attn_logit_softcapping=None)),
     "another share is turned": ("phi3", "float32", config_with(rope_parameters={"rope_theta": 400.0})),
@@ -142,7 +117,7 @@ MUTATIONS: dict[str, tuple[str, str, Callable[[Path], None]]] = {
 }  # fmt: skip
 
 
-def test_each_mistake_in_a_bundle_is_seen(families, bundle_of, oracle_of, widened_of, in_node, tmp_path):
+def test_each_mistake_in_a_bundle_is_seen(families, bundle_of, oracle_of, widened_of, request, tmp_path):
     jobs = []
     for case, (name, dtype, mutate) in MUTATIONS.items():
         folder = tmp_path / case.replace(" ", "_").replace("'", "")
@@ -152,7 +127,7 @@ def test_each_mistake_in_a_bundle_is_seen(families, bundle_of, oracle_of, widene
         manifest.write_manifest(folder, **fields)
         jobs += jobs_of([name], families, lambda _, folder=folder: folder)
     unseen = []
-    results = in_node([{**job, "backend": "wasm"} for job in jobs])
+    results = run("node", "wasm", jobs, request)
     for (case, (name, dtype, _)), result in zip(MUTATIONS.items(), results, strict=True):
         expected = oracle_of(name)[1] if dtype == "float32" else widened_of(name)
         if not too_far(numbers(result), expected, 2 * TOLERANCE):

@@ -29,13 +29,13 @@ def run_graph(bundle: Path, tokens: list[list[int]]) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_hook_point_of_the_graph_equals_the_oracles(families, bundle_of, oracle_of, logits_of, name):
+def test_every_hook_point_of_the_graph_equals_the_oracles(families, bundle_of, oracle_of, name):
     found = run_graph(bundle_of(name), families[name].tokens)
     _, expected = oracle_of(name)
     points = {point.name for point in open_checkpoint(bundle_of(name)).architecture.hook_points() if point.on}
     assert points == expected.keys() == found.keys() - {"logits"}
     assert too_far(found, expected) == []
-    assert distance(found["logits"], logits_of(name)) <= TOLERANCE
+    assert distance(found["logits"], families[name].logits()) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -52,12 +52,12 @@ def test_hooks_on_modules_agree_with_transformer_lens(families, oracle_of, name)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_transformers_opens_the_bundle_of_a_family(families, bundle_of, logits_of, name):
+def test_transformers_opens_the_bundle_of_a_family(families, bundle_of, name):
     """Also that of a multimodal checkpoint's text tower, whose other tensors stay behind."""
     model = AutoModelForCausalLM.from_pretrained(bundle_of(name), dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         logits = model(input_ids=torch.tensor(families[name].tokens)).logits.numpy()
-    assert distance(logits, logits_of(name)) <= 1e-6
+    assert distance(logits, families[name].logits()) <= 1e-6
 
 
 def test_points_that_transformer_lens_lacks_are_named(oracle_of):

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from neuroscope.kernels import FILES
 from neuroscope.project import ROOT
+from neuroscope.site.scripts import bundle_script
 from playwright.sync_api import Page
 
 NODE = ROOT / "node_modules/.bin/node"
-
-Runner = Callable[..., list[dict[str, Any]]]
 
 
 class RangeHandler(http.server.SimpleHTTPRequestHandler):
@@ -60,12 +59,8 @@ class Site:
         self.folder = folder
         self.log: list[str] = []
         self.tampered: dict[str, list[bytes]] = {}
-        entries = ["tests/engine/page.ts", "js_bridge/engine/worker.ts"]
-        command = [
-            ROOT / "node_modules/.bin/esbuild", *entries, "--bundle", "--format=esm", "--target=es2023",
-            f"--outdir={folder}", "--entry-names=[name]", "--log-level=error",
-        ]  # fmt: skip
-        subprocess.run(command, cwd=ROOT, check=True, timeout=60)
+        for script in ("tests/engine/page.ts", "js_bridge/engine/worker.ts"):
+            bundle_script(ROOT / script, folder / Path(script).with_suffix(".js").name, minify=False)
         for file in FILES:
             shutil.copy(kernels.with_name(file), folder / file)
         (folder / "index.html").write_text(
@@ -86,6 +81,16 @@ class Site:
         return f"{self.url}/{folder.name}"
 
 
+def run_in_node(jobs: list[dict[str, Any]], *arguments: str) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [NODE, ROOT / "tests/engine/run_jobs.ts", *arguments],
+        input=json.dumps(jobs), capture_output=True, text=True, timeout=120, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results: list[dict[str, Any]] = json.loads(done.stdout)
+    return results
+
+
 def run_in_page(
     page: Page, site: Site, jobs: list[dict[str, Any]], **settings: Any
 ) -> tuple[list[dict[str, Any]], list[str]]:
@@ -100,11 +105,12 @@ PLACES = [("node", "reference"), ("node", "wasm"), ("chromium", "wasm"), ("chrom
 
 
 def run(where: str, backend: str, jobs: list[dict[str, Any]], request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """The jobs' results from one engine; `bundle` of a job is a folder."""
     jobs = [{**job, "backend": backend} for job in jobs]
     if where == "node":
-        runner: Runner = request.getfixturevalue("run_in_node")
-        return runner([{**job, "bundle": str(job["bundle"])} for job in jobs])
-    site: Site = request.getfixturevalue("site")
+        request.getfixturevalue("kernels")
+        return run_in_node([{**job, "bundle": str(job["bundle"])} for job in jobs])
+    site: Site = request.getfixturevalue("engine_site")
     results, _ = run_in_page(
         request.getfixturevalue("tab"), site, [{**job, "bundle": site.publish(job["bundle"])} for job in jobs]
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import RECIPES, Checkpoint, boot_bridge, make_checkpoint
+from checkpoints import Checkpoint, boot_bridge
 from engine_checkpoints import unpack
 from engine_places import PLACES, run
 
@@ -28,12 +28,6 @@ WITHOUT_SCORES = ["gpt_neo", "opt"]
 UNREACHED = r"attn\.hook_rot_[qk]$"
 
 OPTIONAL = ["hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input", "hook_mlp_in", "attn.hook_result"]
-
-
-@pytest.fixture(scope="module")
-def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
-    base = tmp_path_factory.mktemp("families")
-    return {name: make_checkpoint(base / name, name) for name in RECIPES}
 
 
 @dataclass(frozen=True)

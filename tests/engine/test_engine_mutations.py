@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +10,8 @@ import numpy as np
 import pytest
 from engine_checkpoints import Checkpoint
 from engine_oracle import all_far, bridge_of, cache_of
-from engine_places import Runner
-from safetensors.numpy import load_file, save_file
-
-
-def config_with(**changes: Any) -> Callable[[Path], None]:
-    def mutate(folder: Path) -> None:
-        path = folder / "config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-    return mutate
-
-
-def tensor_with(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
-    def mutate(folder: Path) -> None:
-        path = folder / "model.safetensors"
-        tensors = load_file(path)
-        tensors[name] = np.ascontiguousarray(change(tensors[name]))
-        save_file(tensors, path)
-
-    return mutate
+from engine_places import run_in_node
+from mutations import Mutation, config_with, tensor_with
 
 
 def without_first_third(x: np.ndarray) -> np.ndarray:
@@ -43,7 +23,7 @@ def nothing(folder: Path) -> None:
 
 
 BLOCK = "transformer.h.1."
-MUTATIONS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
+MUTATIONS: dict[str, tuple[Mutation, list[str]]] = {
     "exact GELU": (config_with(activation_function="gelu"), []),
     "epsilon": (config_with(layer_norm_epsilon=1e-3), []),
     "attention scale": (config_with(scale_attn_weights=False), []),
@@ -63,9 +43,9 @@ def oracle(checkpoints: dict[str, Checkpoint]) -> tuple[dict[str, np.ndarray], n
     return cache_of(bridge_of(checkpoint), checkpoint), checkpoint.logits()
 
 
-def captured(folder: Path, checkpoint: Checkpoint, runner: Runner, arguments: list[str]) -> dict[str, Any]:
+def captured(folder: Path, checkpoint: Checkpoint, arguments: list[str]) -> dict[str, Any]:
     passes = [{"tokens": checkpoint.tokens, "capture": "on"}]
-    [result] = runner([{"bundle": str(folder), "backend": "reference", "passes": passes}], *arguments)
+    [result] = run_in_node([{"bundle": str(folder), "backend": "reference", "passes": passes}], *arguments)
     values: dict[str, Any] = result["passes"][0]
     assert "error" not in values, values
     return values
@@ -76,20 +56,19 @@ def test_a_mistake_moves_hooks_and_logits_beyond_the_tolerance(
     name: str,
     checkpoints: dict[str, Checkpoint],
     oracle: tuple[dict[str, np.ndarray], np.ndarray],
-    run_in_node: Runner,
     tmp_path: Path,
 ) -> None:
     mutate, arguments = MUTATIONS[name]
     folder = tmp_path / "mutant"
     shutil.copytree(checkpoints["odd"].folder, folder)
     mutate(folder)
-    found = all_far(captured(folder, checkpoints["odd"], run_in_node, arguments), *oracle)
+    found = all_far(captured(folder, checkpoints["odd"], arguments), *oracle)
     assert len([each for each in found if not each.startswith("logits")]) > 0
     assert any(each.startswith("logits") for each in found), found
 
 
 def test_the_unchanged_copy_is_within_the_tolerance(
-    checkpoints: dict[str, Checkpoint], oracle: tuple[dict[str, np.ndarray], np.ndarray], run_in_node: Runner
+    checkpoints: dict[str, Checkpoint], oracle: tuple[dict[str, np.ndarray], np.ndarray]
 ) -> None:
     checkpoint = checkpoints["odd"]
-    assert all_far(captured(checkpoint.folder, checkpoint, run_in_node, []), *oracle) == []
+    assert all_far(captured(checkpoint.folder, checkpoint, []), *oracle) == []

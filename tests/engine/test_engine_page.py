@@ -33,16 +33,16 @@ def check(result: dict[str, Any], checkpoint: Checkpoint) -> None:
 
 
 def test_the_second_visit_fetches_no_chunk(
-    tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
+    tab: Page, engine_site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
 ) -> None:
-    checkpoint, url = checkpoints["odd"], site.publish(bundle)
-    path = url.removeprefix(site.url)
+    checkpoint, url = checkpoints["odd"], engine_site.publish(bundle)
+    path = url.removeprefix(engine_site.url)
     fetched, cached = [], []
     for _ in range(2):
-        site.log.clear()
-        [result], _ = run_in_page(tab, site, [job_of(checkpoint, url, "wasm")])
+        engine_site.log.clear()
+        [result], _ = run_in_page(tab, engine_site, [job_of(checkpoint, url, "wasm")])
         check(result, checkpoint)
-        fetched.append(sorted(each.removeprefix(path) for each in site.log if each.startswith(path)))
+        fetched.append(sorted(each.removeprefix(path) for each in engine_site.log if each.startswith(path)))
         cached.append(result["progress"]["cached"])
         assert result["progress"]["bytesLoaded"] == result["progress"]["bytesTotal"]
     assert fetched[0].count("/model.safetensors") > 3
@@ -51,28 +51,28 @@ def test_the_second_visit_fetches_no_chunk(
 
 
 def test_a_damaged_chunk_is_fetched_once_more_then_refused(
-    tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
+    tab: Page, engine_site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
 ) -> None:
-    checkpoint, url = checkpoints["odd"], site.publish(bundle)
-    name = url.removeprefix(site.url) + "/model.safetensors"
+    checkpoint, url = checkpoints["odd"], engine_site.publish(bundle)
+    name = url.removeprefix(engine_site.url) + "/model.safetensors"
     bad = b"x" * (bundle / "model.safetensors").stat().st_size
-    site.tampered[name] = [bad]
-    [result], _ = run_in_page(tab, site, [job_of(checkpoint, url, "wasm")], without=["indexeddb"])
+    engine_site.tampered[name] = [bad]
+    [result], _ = run_in_page(tab, engine_site, [job_of(checkpoint, url, "wasm")], without=["indexeddb"])
     check(result, checkpoint)
-    site.tampered[name] = [bad] * 20
-    [result], _ = run_in_page(tab, site, [job_of(checkpoint, url, "wasm")], without=["indexeddb"])
+    engine_site.tampered[name] = [bad] * 20
+    [result], _ = run_in_page(tab, engine_site, [job_of(checkpoint, url, "wasm")], without=["indexeddb"])
     assert result["error"]["name"] == "ChunkMismatch"
     assert result["error"]["file"] == "model.safetensors"
-    site.tampered.clear()
+    engine_site.tampered.clear()
 
 
 def test_without_what_an_old_browser_lacks_the_engine_still_runs(
-    tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
+    tab: Page, engine_site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
 ) -> None:
-    checkpoint, url = checkpoints["odd"], site.publish(bundle)
+    checkpoint, url = checkpoints["odd"], engine_site.publish(bundle)
     gaps = ["subtle", "indexeddb", "simd", "webgl"]
     [auto, wasm], logs = run_in_page(
-        tab, site, [job_of(checkpoint, url, backend) for backend in ("auto", "wasm")], without=gaps
+        tab, engine_site, [job_of(checkpoint, url, backend) for backend in ("auto", "wasm")], without=gaps
     )
     check(auto, checkpoint)
     assert auto["loaded"]["backend"] == "reference"
@@ -81,18 +81,18 @@ def test_without_what_an_old_browser_lacks_the_engine_still_runs(
 
 
 def test_auto_is_the_first_that_opens_for_a_small_bundle(
-    tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
+    tab: Page, engine_site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
 ) -> None:
-    checkpoint, url = checkpoints["odd"], site.publish(bundle)
-    [result], _ = run_in_page(tab, site, [job_of(checkpoint, url, "auto")])
+    checkpoint, url = checkpoints["odd"], engine_site.publish(bundle)
+    [result], _ = run_in_page(tab, engine_site, [job_of(checkpoint, url, "auto")])
     check(result, checkpoint)
     assert (result["loaded"]["backend"], result["loaded"]["probe"]) == ("wasm", {})
 
 
-def test_the_fastest_backend_is_chosen_and_remembered_between_visits(tab: Page, site: Site) -> None:
-    tab.goto(f"{site.url}/index.html")
+def test_the_fastest_backend_is_chosen_and_remembered_between_visits(tab: Page, engine_site: Site) -> None:
+    tab.goto(f"{engine_site.url}/index.html")
     tab.wait_for_function("typeof chosenBackends === 'function'")
-    first, next_visit, again = tab.evaluate("(settings) => chosenBackends(settings)", site.settings())
+    first, next_visit, again = tab.evaluate("(settings) => chosenBackends(settings)", engine_site.settings())
     probe = first["probe"]
     assert set(probe) == {"wasm", "webgl"}
     assert first["chosen"] == min(probe, key=probe.get)
@@ -102,26 +102,26 @@ def test_the_fastest_backend_is_chosen_and_remembered_between_visits(tab: Page, 
 
 
 def test_nothing_is_read_from_the_gpu_before_it_is_asked_for(
-    tab: Page, site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
+    tab: Page, engine_site: Site, checkpoints: dict[str, Checkpoint], bundle: Path
 ) -> None:
-    url = site.publish(bundle)
-    tab.goto(f"{site.url}/index.html")
+    url = engine_site.publish(bundle)
+    tab.goto(f"{engine_site.url}/index.html")
     tab.wait_for_function("typeof countReads === 'function'")
     before, after = tab.evaluate("([url, tokens]) => countReads(url, tokens)", [url, checkpoints["odd"].tokens])
     assert (before, after) == (0, 1)
 
 
-def test_a_gpu_without_float_targets_is_refused_by_name(tab: Page, site: Site, bundle: Path) -> None:
-    url = site.publish(bundle)
-    tab.goto(f"{site.url}/index.html")
+def test_a_gpu_without_float_targets_is_refused_by_name(tab: Page, engine_site: Site, bundle: Path) -> None:
+    url = engine_site.publish(bundle)
+    tab.goto(f"{engine_site.url}/index.html")
     tab.wait_for_function("typeof withoutFloatTargets === 'function'")
     refused = tab.evaluate("(url) => withoutFloatTargets(url)", url)
     assert refused["name"] == "BackendUnavailable"
     assert "EXT_color_buffer_float" in refused["message"]
 
 
-def test_four_draw_buffers_give_what_eight_give(tab: Page, site: Site) -> None:
-    tab.goto(f"{site.url}/index.html")
+def test_four_draw_buffers_give_what_eight_give(tab: Page, engine_site: Site) -> None:
+    tab.goto(f"{engine_site.url}/index.html")
     tab.wait_for_function("typeof productsWith === 'function'")
     four, eight = (tab.evaluate("(buffers) => productsWith(buffers)", buffers) for buffers in (4, 8))
     assert len(four) == 9 * 21

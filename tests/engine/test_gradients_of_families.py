@@ -7,24 +7,19 @@ transformers, as far as these pass on what they show.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from checkpoints import Checkpoint
 from engine_places import PLACES, run
 from gradient_oracle import NUMBERS, Script, far, numbers_of, reference_logits, torch_gradients
 from neuroscope.export.checkpoint import open_checkpoint
 from neuroscope.export.module_points import ModulePoints
 from neuroscope.export.oracles import LensOracle, is_run_by_lens
-from neuroscope.project import ROOT
 from transformers import AutoModelForCausalLM
-
-sys.path.append(str(ROOT / "tests/architectures"))
-
-from checkpoints import Checkpoint, make_checkpoint
 
 NUMBER = "cross-entropy"
 
@@ -68,11 +63,10 @@ def module_gradients(checkpoint: Checkpoint) -> tuple[dict[str, np.ndarray], tup
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Expected]:
-    base = tmp_path_factory.mktemp("families")
+def expected(families: dict[str, Checkpoint]) -> dict[str, Expected]:
     found = {}
     for family in FAMILIES:
-        checkpoint = make_checkpoint(base / family, family)
+        checkpoint = families[family]
         architecture = open_checkpoint(checkpoint.folder).architecture
         points = {point.name: point for point in architecture.hook_points() if point.on}
         by_modules, logits = module_gradients(checkpoint)

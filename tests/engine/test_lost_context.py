@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,23 +10,20 @@ import pytest
 from engine_checkpoints import Checkpoint
 from engine_places import Site
 from neuroscope.project import ROOT
+from neuroscope.site.scripts import bundle_script
 from playwright.sync_api import Page
 
 Lose = Callable[[int | None, bool], dict[str, Any]]
 
 
 @pytest.fixture
-def lose(tab: Page, site: Site, checkpoints: dict[str, Checkpoint], tmp_path: Path) -> Lose:
+def lose(tab: Page, engine_site: Site, checkpoints: dict[str, Checkpoint], tmp_path: Path) -> Lose:
     """A pass, then a lost context at a draw of the next one (or before it), then two passes more."""
     script = tmp_path / "lost_context.js"
-    command = [
-        ROOT / "node_modules/.bin/esbuild", "tests/engine/lost_context.ts", "--bundle", "--format=iife",
-        "--target=es2023", f"--outfile={script}", "--log-level=error",
-    ]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, check=True, timeout=60)
+    bundle_script(ROOT / "tests/engine/lost_context.ts", script, minify=False, format="iife")
     checkpoint = checkpoints["odd"]
-    url = site.publish(checkpoint.folder)
-    tab.goto(f"{site.url}/index.html")
+    url = engine_site.publish(checkpoint.folder)
+    tab.goto(f"{engine_site.url}/index.html")
     tab.add_script_tag(path=script)
 
     def run(at_draw: int | None, can_come_back: bool) -> dict[str, Any]:

@@ -60,10 +60,10 @@ def test_both_compute_the_same_bits() -> None:
 
 
 def test_the_engine_says_how_many_threads_it_has_and_gives_the_same_logits_with_each(
-    tab: Page, site: Site, checkpoints: dict[str, Checkpoint]
+    tab: Page, engine_site: Site, checkpoints: dict[str, Checkpoint]
 ) -> None:
-    address = site.publish(checkpoints["odd"].folder).removeprefix(site.url)
-    with serve({"/": site.folder}) as url:
+    address = engine_site.publish(checkpoints["odd"].folder).removeprefix(engine_site.url)
+    with serve({"/": engine_site.folder}) as url:
         tab.goto(f"{url}/index.html")
         tab.wait_for_function("typeof runJobs === 'function'")
         assert tab.evaluate("crossOriginIsolated")

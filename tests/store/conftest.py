@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from neuroscope import project
+from neuroscope.site.scripts import bundle_script
 from neuroscope.site.server import serve
 from playwright.sync_api import Browser, Page
 
@@ -21,11 +21,7 @@ Load = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="session")
 def store_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store_page")
-    command = [
-        project.ROOT / "node_modules/.bin/esbuild", project.ROOT / "tests/store/page.ts", "--bundle", "--format=esm",
-        "--target=es2023", f"--outfile={folder}/page.js", "--log-level=error",
-    ]  # fmt: skip
-    subprocess.run(command, check=True, timeout=60)
+    bundle_script(project.ROOT / "tests/store/page.ts", folder / "page.js", minify=False)
     (folder / "index.html").write_text(
         '<!doctype html><link rel="icon" href="data:,"><script type="module" src="page.js"></script>'
     )
