@@ -6,6 +6,7 @@ import { Machine } from "../hosts/machine.ts";
 import { EngineWorker } from "../js_bridge/host/engine_worker.ts";
 import { keepOffline } from "../js_bridge/host/offline.ts";
 import { fetchImage } from "./image.ts";
+import { findLabs } from "./labs.ts";
 import { describeGaps, surroundings, watchNetwork } from "./notices.ts";
 import { Panes } from "./panes.ts";
 import { progress, type Progress } from "./progress.ts";
@@ -19,6 +20,8 @@ interface PageConfig {
   readonly engine: string;
   readonly kernels: string;
   readonly serviceWorker: string;
+  /** The list of labs. */
+  readonly labs: string;
   /** Bundle id to folder URL. */
   readonly bundles: Record<string, string>;
   readonly model: string;
@@ -57,10 +60,17 @@ async function main(): Promise<void> {
   });
   const image = await fetchImage(config.image, status);
   engine.loadEarly(config.model);
+  const labs = findLabs(config.labs, parameters.get("lab"));
   const machine = new Machine({
     image,
     imageName: config.image,
-    start: { kind: "start", mode: "page", model: config.model, sentence: config.sentence },
+    start: {
+      kind: "start",
+      mode: "page",
+      model: config.model,
+      sentence: config.sentence,
+      bundles: Object.keys(config.bundles),
+    },
     write: (text, file) => log.append(decoder.decode(text), file === 2),
     receive,
     quit: () => showError("The image has quit. Reload the page to start it again.", ""),
@@ -87,6 +97,7 @@ async function main(): Promise<void> {
       case "ready":
         document.body.dataset["image"] = "ready";
         performance.mark("neuroscope-ready");
+        void labs.then((addresses) => machine.post({ kind: "labs", addresses }));
         break;
       case "badge":
         byId("parity").textContent = String(message["text"]);

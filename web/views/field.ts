@@ -9,7 +9,8 @@ export const field: ViewFunction<FieldPart> = (element, data, emit) => {
   label.className = "field";
   const caption = document.createElement("span");
   const input = document.createElement("input");
-  input.type = "text";
+  input.type = data.isSecret === true ? "password" : "text";
+  input.autocomplete = "off";
   input.spellcheck = false;
   if (data.width !== undefined) {
     input.size = data.width;

@@ -27,6 +27,8 @@ export interface FieldPart {
   readonly value: string;
   /** In characters, of a short one. */
   readonly width?: number;
+  /** Shows none of what is typed. */
+  readonly isSecret?: boolean;
 }
 
 export interface ChoicePart {

@@ -56,7 +56,11 @@ export class Lab {
 
   /** A token may stand in the address, as in https://TOKEN@host:port. */
   constructor(base: string, ask: Ask) {
-    const url = new URL(base);
+    const url = URL.parse(base);
+    if (url === null || !/^https?:$/.test(url.protocol))
+      throw new EngineError("FetchFailed", `${base} is no address of a lab; write one like http://127.0.0.1:8080`, {
+        file: base,
+      });
     const token = decodeURIComponent(url.password || url.username);
     url.username = url.password = "";
     this.base = url.href.replace(/\/$/, "");

@@ -89,10 +89,12 @@ export class RemoteModels {
     if (answer !== null) this.#options.post(answer);
   }
 
-  async #load({ id, bundle }: LoadRequest): Promise<void> {
-    const model = await openRemoteModel(this.#options.nextModel(), bundle, this.#options.lab, this.#asker());
+  async #load(request: LoadRequest): Promise<void> {
+    checkWays(request);
+    const { nextModel, lab, post } = this.#options;
+    const model = await openRemoteModel(nextModel(), request.bundle, lab, this.#asker());
     this.#models.set(model.id, model);
-    this.#options.post(model.loaded(id));
+    post(model.loaded(request.id));
   }
 
   /** What the lab keeps of it stays there: other clients use it too. */
@@ -132,6 +134,23 @@ export class RemoteModels {
     this.#passes.set(request.pass, pass);
     pass.start();
   }
+}
+
+/** Fails: LabRefused for ways to load that a lab has no say in: it was told all that when it started. */
+function checkWays({ bundle, backend, dtype = "stored", revision, processing = {} }: LoadRequest): void {
+  const asked = [
+    ...(backend === "auto" ? [] : [`backend ${backend}`]),
+    ...(dtype === "stored" ? [] : [`dtype ${dtype}`]),
+    ...(revision === undefined ? [] : [`revision ${revision}`]),
+    ...Object.entries(processing).flatMap(([way, isOn]) => (isOn ? [way] : [])),
+  ];
+  if (asked.length === 0) return;
+  const name = bundle.slice(bundle.lastIndexOf("@") + 1); // without a token
+  throw new EngineError(
+    "LabRefused",
+    `${name} was asked for with ${asked.join(", ")}; a lab loads a model as it was told when it started: ask for it plainly`,
+    { status: null, code: null },
+  );
 }
 
 function cancelled(pass: PassId): EngineError {

@@ -142,7 +142,7 @@ function taken({ shape, numbers }: RemoteTensor, axis: number, places: readonly 
 }
 
 /** Fails: LabRefused for what only the page's engine does. */
-function checkOffered({ tape, cache, start }: ForwardRequest, model: RemoteModel): void {
+function checkOffered({ tape, cache, start, padding }: ForwardRequest, model: RemoteModel): void {
   const refuse = (text: string): never => {
     throw new EngineError("LabRefused", `${text} ${model.name} into the page for that, if it is small enough`, {
       status: null,
@@ -152,6 +152,7 @@ function checkOffered({ tape, cache, start }: ForwardRequest, model: RemoteModel
   if (tape === true) refuse("A lab takes no gradients; load");
   if (cache !== undefined)
     refuse("A lab keeps no keys and values for passes of the image, only within its own generations; load");
+  if (padding?.side === "left") refuse("A lab's rows begin at position 0, so it pads none on the left; pad them on the right, or load");
   if (start !== undefined && start.layer !== model.dimensions["L"])
     refuse(`A lab begins a pass at the tokens or at the final norm, not at layer ${start.layer}; load`);
 }

@@ -66,6 +66,8 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     if settings.site is not None:
         if not (settings.site / "index.html").is_file():
             raise LabError(f"{settings.site} has no index.html, so it is no site; `neuroscope site` builds one.")
+        # in place of the site's own list: its page offers the models of this lab
+        app.add_api_route("/labs.json", lambda: ["/"], include_in_schema=False)
         app.mount("/", StaticFiles(directory=settings.site, html=True))
     _add_error_handlers(app)
     # each layer lies around those before it

@@ -104,7 +104,7 @@ class TokenGate:
             return await self._app(scope, receive, send)
         error = LabError(
             "This lab wants its token, and the request has none or a wrong one; send the header Authorization: "
-            "Bearer TOKEN.",
+            "Bearer TOKEN; in the image a lab is made with Lab at: ADDRESS token: TOKEN.",
             status=401,
             code="invalid_api_key",
         )

@@ -79,6 +79,7 @@ class TorchModel:
         model = _load(place, source)
         self.tokenizer = load_tokenizer(source)
         device = str(next(model.parameters()).device)
+        parameters = sum(parameter.numel() for parameter in model.parameters())  # the bridge adds its own views of some
         with _nothing_installed():
             self._bridge: Any = TransformerBridge.boot_transformers(
                 place, hf_model=model, device=device, tokenizer=copy.deepcopy(self.tokenizer) or _no_tokenizer()
@@ -100,7 +101,7 @@ class TorchModel:
             width=int(config.d_model),
             vocabulary=int(config.d_vocab),
             positions=int(config.n_ctx),
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            parameters=parameters,
             dtype=source.dtype,
             device=device,
             weights=weights_digest(source),

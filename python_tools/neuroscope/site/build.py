@@ -27,6 +27,7 @@ from neuroscope.site.scripts import bundle_script
 
 TEMPLATES = project.ROOT / "web" / "templates"
 SERVICE_WORKER = "service_worker.js"
+LABS = "labs.json"  # addresses; empty here, for the owner to fill, and answered by a lab that serves the site
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,12 @@ def _write(folder: Path, *, image: Path, bundles: Mapping[str, Path], lens: Lens
     (folder / "neuroscope.image.gz").write_bytes(gzip.compress(image.read_bytes(), compresslevel=9, mtime=0))
     for identifier, source in bundles.items():
         shutil.copytree(source, folder / "bundles" / identifier)
+    (folder / LABS).write_text("[]\n", encoding="utf-8")
     config = {
         "image": "neuroscope.image.gz",
         "engine": "engine.js",
         "kernels": "kernels.wasm",
+        "labs": LABS,
         "bundles": {identifier: f"bundles/{identifier}/" for identifier in bundles},
         "serviceWorker": SERVICE_WORKER,
         "model": lens.model,
@@ -88,12 +91,12 @@ def _write(folder: Path, *, image: Path, bundles: Mapping[str, Path], lens: Lens
 
 
 def write_service_worker(folder: Path) -> None:
-    """The worker with the list of what it keeps: all but the bundles, and the image for the command line."""
+    """The worker with the list of what it keeps: all but the bundles, the labs, and the image for the command line."""
     script = bundle_script(project.ROOT / "web" / "service_worker.ts", folder / SERVICE_WORKER, format="iife")
     files = {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != script and path.name != "neuroscope.image"
+        if path.is_file() and path != script and path.name not in ("neuroscope.image", LABS)
     }
     kept = {name: digest for name, digest in files.items() if not name.startswith("bundles/")}
     version = hashlib.sha256(json.dumps(kept).encode() + script.read_bytes()).hexdigest()[:16]
