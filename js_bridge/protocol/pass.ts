@@ -49,6 +49,8 @@ export interface Watching {
   interventions?: readonly Intervention[];
   /** Optional hook points to switch on for this pass (those that `loaded` lists with on: false). */
   enable?: readonly string[];
+  /** Of a lab's model: so long a pass there waits for the answer to a hook. Default: what the lab's description says. */
+  hookSeconds?: number;
 }
 
 export interface Capture {

@@ -75,6 +75,7 @@ export class RemoteGeneration extends RemoteLivePass {
         capture: this.#captured.names,
         hooks,
         interventions: remoteInterventions(interventions, this.host.tensors),
+        seconds: this.#request.hookSeconds,
         logits: true,
         last_only: true,
         keep_past: true,

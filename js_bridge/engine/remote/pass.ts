@@ -70,6 +70,7 @@ export class RemotePass extends RemoteLivePass {
         capture: [...new Set(names)],
         hooks,
         interventions: remoteInterventions(interventions, this.host.tensors),
+        seconds: this.#request.hookSeconds,
         logits: this.#logits !== null,
       },
       0,

@@ -29,10 +29,9 @@ export interface RemotePassRequest {
   readonly last_only?: boolean;
   readonly past?: string;
   readonly keep_past?: boolean;
+  /** That a hook waits for its answer. */
+  readonly seconds: number | undefined;
 }
-
-/** So long a lab waits for a block, in seconds; then the pass fails, and says so. */
-export const PATIENCE = 60;
 
 export class RemoteRun {
   /** In the lab and on the way, without the time at hooks. */
@@ -58,7 +57,7 @@ export class RemoteRun {
   async run(request: RemotePassRequest, offset: number): Promise<Block> {
     const { lab, name: model } = this.#model;
     const { signal } = this.#abort;
-    let block = await this.#timed(lab.block("/v1/passes", { ...request, model, seconds: PATIENCE }, signal));
+    let block = await this.#timed(lab.block("/v1/passes", { ...request, model }, signal));
     while (block.head["kind"] === "hook") {
       const remote = String(block.head["pass"]);
       this.#remoteId = remote;

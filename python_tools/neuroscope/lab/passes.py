@@ -188,7 +188,11 @@ class Passes:
         """Raises: LabError for one that has ended, or never was."""
         running = self._running.get(id)
         if running is None:
-            raise LabError(f"Pass {id} is not running; it has ended, or never was.", status=404, code="no_such_pass")
+            raise LabError(
+                f"Pass {id} is not running; it never was, or it ended, as one does whose hook is not answered in time.",
+                status=404,
+                code="no_such_pass",
+            )
         return running
 
     def next_event(self, running: RunningPass, is_cancelled: Callable[[], bool]) -> Event:

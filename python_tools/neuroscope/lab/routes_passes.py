@@ -69,10 +69,11 @@ def pass_routes(registry: Registry) -> APIRouter:
     router = APIRouter(tags=["passes"])
     passes = Passes(registry)
     limits = registry.settings.limits
+    hook_seconds = min(ANSWER_WITHIN, limits.seconds)
 
     @router.get("/v1/models/{name:path}/description")
     async def describe(request: Request, name: str) -> dict[str, Any]:
-        return _description(await work.run(request, lambda _: registry.model(name)))
+        return {**_description(await work.run(request, lambda _: registry.model(name))), "hook_seconds": hook_seconds}
 
     @router.get("/v1/models/{name:path}")
     def one(name: str) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def pass_routes(registry: Registry) -> APIRouter:
         check_tokens(model, body.tokens, limits.prompt_tokens)
         limits.check("hooks", len(body.capture) + len(body.hooks), parameter="capture")
         limits.check("interventions", len(body.interventions), parameter="interventions")
-        seconds = min(ANSWER_WITHIN, limits.seconds) if body.seconds is None else body.seconds
+        seconds = hook_seconds if body.seconds is None else body.seconds
         limits.check("seconds", seconds, parameter="seconds")
         interventions = [read_intervention(each) for each in body.interventions]
         for name in (*body.capture, *body.hooks, *(each.hook for each in interventions)):
