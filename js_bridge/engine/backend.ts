@@ -125,6 +125,8 @@ export interface Backend {
   binary(operation: BinaryOperation, a: Value, b: Value, shape: Shape): Value;
   /** `a` where the mask is not 0, `b` elsewhere; all broadcast to `shape`. */
   select(mask: Value, a: Value, b: Value, shape: Shape): Value;
+  /** Σ e^(x − shift) over all of x, NaN left out; where a backend has it, that is faster than to read x and to add up. */
+  sumExponentials?(x: Value, shift: number): number;
   /** Over one axis, which is left with extent 1. */
   reduce(operation: Reduction, x: Value, axis: number): Value;
   /** Element at `offset + Σ index·stride` for each index of `shape`: slices, permutations, repetition. */

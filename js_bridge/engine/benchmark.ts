@@ -7,7 +7,7 @@ import { forward, type ForwardOptions, WHOLE_PASS } from "./decoder/decoder.ts";
 import { EngineError } from "./errors.ts";
 import { KeyValueCache } from "./decoder/key_value_cache.ts";
 import type { Model } from "./model.ts";
-import { Sampler } from "./generation/sampling.ts";
+import { sampleFrom, Sampler } from "./generation/sampling.ts";
 import type { TensorTable } from "./tensors/tensor_table.ts";
 import { Watch } from "./pass/watch.ts";
 
@@ -135,9 +135,8 @@ function decodeTimes(model: Model, length: number, count: number, now: () => num
       const began = now();
       const positions = ids.length;
       const logits = runThrough(backend, model, { ids, positions, cache, logitPositions: [positions - 1] });
-      const row = backend.read(logits);
+      ids = Int32Array.of(sampleFrom(backend, logits, sampler).token);
       backend.release(logits);
-      ids = Int32Array.of(sampler.next(row).token);
       if (i > 0) times.push(now() - began); // the first is the prompt's pass
     }
   } finally {

@@ -44,6 +44,9 @@ const ROW_COST = 3;
 /** Inputs that make one unit of productTransposed. */
 const BLOCK = 128;
 
+/** Numbers that make one unit of sumExponentials. */
+const EXPONENTIALS = 1024;
+
 /** Room that a sequence of keys gets beyond what it needs, when it has outgrown its storage. */
 const GROWTH = 1.25;
 const LEAST_GROWTH = 16;
@@ -334,6 +337,19 @@ export class WasmBackend extends ArrayBackend {
     const number = REDUCTIONS.indexOf(operation);
     this.#kernels.run("REDUCE", outer, 2 * extent * inner, number, at(x), at(result), extent, inner);
     return result;
+  }
+
+  sumExponentials(x: Value, shift: number): number {
+    const count = elementsOf(x.shape);
+    const stretches = Math.ceil(count / EXPONENTIALS);
+    const sums = this.#start(8 * stretches);
+    try {
+      const cost = 8 * EXPONENTIALS;
+      this.#kernels.run("SUM_EXPONENTIALS", stretches, cost, at(x), sums, count, bitsOf(shift));
+      return new Float64Array(this.#kernels.memory.buffer, sums, stretches).reduce((a, b) => a + b);
+    } finally {
+      this.#kernels.memory.free(sums);
+    }
   }
 
   override strided(x: Value, shape: Shape, offset: number, strides: readonly number[]): Value {

@@ -47,6 +47,7 @@ const KERNELS = [
   "GATHER",
   "REDUCE",
   "MATMUL",
+  "SUM_EXPONENTIALS",
 ] as const;
 
 const FUNCTIONS = ["attach", "boardSize", "engage", "heapBase", "helped", "run", "serve"] as const;

@@ -250,6 +250,25 @@ describe("rows", () => {
     agrees("softmax", (backend, keep) => backend.softmax(keep(backend.upload(numbers, [1, 1, 3, 9])), null));
   });
 
+  test("sums of exponentials, over stretches, without NaN", () => {
+    for (const count of [1, 3, 1024, 1026, 5003]) {
+      const numbers = noise(count, count).map((x) => 30 * x);
+      if (count > 3) numbers.set([NaN, -Infinity], count >> 1);
+      const most = numbers.reduce((a, b) => (b > a ? b : a), -Infinity);
+      const expected = numbers.reduce((sum, x) => (Number.isNaN(x) ? sum : sum + Math.exp(x - most)), 0);
+      for (const backends of [plain, relaxed]) {
+        const sums = backends.map((backend) => {
+          const x = backend.upload(numbers, [count]);
+          const sum = backend.sumExponentials(x, most);
+          backend.release(x);
+          return sum;
+        });
+        assert.ok(Math.abs(sums[0] - expected) < 1e-6 * expected, `${count}: ${sums[0]}, by its formula ${expected}`);
+        assert.deepEqual(sums, sums.map(() => sums[0]), `${count}: by threads`); // prettier-ignore
+      }
+    }
+  });
+
   test("reductions over each axis", () => {
     const numbers = noise(4 * 11, 3).map((x, i) => (i === 0 || i === 15 ? NaN : i > 30 ? 0.5 : x));
     for (const operation of ["max", "min", "argmax"] as const)

@@ -11,7 +11,7 @@ import { checkRoomForNew, GenerationCaptures } from "./captures.ts";
 import type { Model } from "../model.ts";
 import { checkRoomFor, checkVocabulary, type LivePass, type PassHost } from "../pass/pass.ts";
 import { Run, SLICE } from "../pass/run.ts";
-import { Sampler } from "./sampling.ts";
+import { type Sample, sampleFrom, Sampler } from "./sampling.ts";
 import type { Span } from "../pass/span.ts";
 import { TextStream } from "./text_stream.ts";
 import { Watch } from "../pass/watch.ts";
@@ -209,13 +209,13 @@ export class Generation implements LivePass {
   #choose(logits: Value): void {
     const { backend } = this.model;
     const began = this.#host.now();
-    let row: Float32Array;
+    let sample: Sample;
     try {
-      row = backend.read(logits);
+      sample = sampleFrom(backend, logits, this.#sampler);
     } finally {
       backend.release(logits);
     }
-    const { token, logProbability } = this.#sampler.next(row);
+    const { token, logProbability } = sample;
     const index = this.#tokens.push(token) - 1;
     const position = this.#offset + this.#request.tokens.length + index;
     const reason = this.#reasonToEnd(token);

@@ -2,6 +2,7 @@
 // Face's meaning of each; the draw goes through the tokens in the order of their ids. Nothing here sorts a vocabulary.
 
 import type { Sampling } from "../../protocol.ts";
+import type { Backend, Value } from "../backend.ts";
 import { EngineError } from "../errors.ts";
 import { Random } from "./random.ts";
 
@@ -28,14 +29,19 @@ export class Sampler {
     this.#random = new Random(sampling.seed ?? 0);
   }
 
-  /** Fails: BadParameter where no logit is a number. */
-  next(logits: Float32Array): Sample {
+  /**
+   * `sumOfPowers` answers Σ e^(logit − largest), for whom has the logits where that is quicker.
+   * Fails: BadParameter where no logit is a number.
+   */
+  next(logits: Float32Array, sumOfPowers = (largest: number) => sumExponentials(logits, largest)): Sample {
     const best = indexOfLargest(logits);
+    const largest = logits[best];
     const token =
-      this.#sampling.temperature === 0 || logits[best] === Infinity
+      this.#sampling.temperature === 0 || largest === Infinity
         ? best
         : draw(candidatesOf(logits, this.#sampling), this.#random.fraction());
-    return { token, logProbability: logits[token] - logOfSum(logits, logits[best]) };
+    const logOfSum = Number.isFinite(largest) ? largest + Math.log(sumOfPowers(largest)) : largest;
+    return { token, logProbability: logits[token] - logOfSum };
   }
 }
 
@@ -179,12 +185,17 @@ function indexOfLargest(logits: Float32Array): number {
   );
 }
 
-/** log Σ exp, of numbers of which `largest` is the largest. What is e⁻⁴⁰ of it adds nothing, a million times over. */
-function logOfSum(logits: Float32Array, largest: number): number {
-  if (!Number.isFinite(largest)) return largest;
+/** Of numbers of which `largest` is the largest. What is e⁻⁴⁰ of it adds nothing, a million times over. */
+function sumExponentials(logits: Float32Array, largest: number): number {
   let sum = 0;
   for (const x of logits) if (x - largest > -40) sum += Math.exp(x - largest);
-  return largest + Math.log(sum);
+  return sum;
+}
+
+/** The next token, from a row of logits that lies in a backend. [... V] */
+export function sampleFrom(backend: Backend, logits: Value, sampler: Sampler): Sample {
+  const sum = backend.sumExponentials?.bind(backend);
+  return sampler.next(backend.read(logits), sum && ((largest) => sum(logits, largest)));
 }
 
 function medianOfThree(a: number, b: number, c: number): number {

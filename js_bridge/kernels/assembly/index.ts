@@ -32,6 +32,7 @@ export {
   SELECT,
   serve,
   SOFTMAX,
+  SUM_EXPONENTIALS,
   UNARY,
 } from "./jobs";
 

@@ -16,7 +16,7 @@ import { columns, fillByColumns, fillByRows, fillCodesByColumns, fillCodesByRows
 import { product } from "./product";
 import { productInt8 } from "./product_int8";
 import { productTransposed } from "./product_transposed";
-import { reduce } from "./reduction";
+import { reduce, sumExponentials } from "./reduction";
 import { rotate } from "./rotary";
 import { affine, norm, normalize, normScale, softmax } from "./rows";
 
@@ -52,13 +52,17 @@ const HELPED = 576;
 const SIZE = 640;
 
 /**
- * Looks at a number before a thread sleeps: about 0.2 ms, at half a nanosecond each. Waking a thread takes some 50 µs,
- * and a pass has a hundred jobs: a helper has to be awake still when the next one comes, also behind kernels that one
- * thread runs alone and what JavaScript does between them.
+ * Looks at a number before a thread sleeps, at about half a nanosecond each. Waking a thread takes some 50 µs, and a
+ * pass has a hundred jobs. A helper is awake still when the next one comes, behind kernels that one thread runs alone
+ * and what JavaScript does between them, about 0.2 ms; `run` waits as long as a portion takes, about 50 µs, behind
+ * which a helper has probably lost its core.
  */
 // @ts-ignore: decorator
 @inline
-const SPINS = 400_000;
+const HELPER_LOOKS = 400_000;
+// @ts-ignore: decorator
+@inline
+const RUN_LOOKS = 100_000;
 
 let board: usize = 0;
 let thread: usize = 0;
@@ -115,7 +119,7 @@ function share(kernel: i32, units: i32, grain: i32, patience: i32): bool {
     if (atomic.load<i32>(board + SLEEPERS) > 0) atomic.notify(board + NUMBER, helpers);
     takePortions();
     atomic.store<i32>(board + OPEN, 0);
-    for (let i = 0; i < SPINS; i++) if (atomic.load<i32>(board + INSIDE) === 0) return true;
+    for (let i = 0; i < RUN_LOOKS; i++) if (atomic.load<i32>(board + INSIDE) === 0) return true;
     atomic.store<i32>(board + WAITING, 1);
     for (let i = 0; i < patience; i++) {
       const inside = atomic.load<i32>(board + INSIDE);
@@ -148,9 +152,9 @@ export function serve(): void {
   if (ASC_FEATURE_THREADS) {
     let seen = atomic.load<i32>(board + NUMBER);
     while (true) {
-      let spins = 0;
+      let looks = 0;
       while (atomic.load<i32>(board + NUMBER) === seen) {
-        if (++spins < SPINS) continue;
+        if (++looks < HELPER_LOOKS) continue;
         atomic.add<i32>(board + SLEEPERS, 1);
         atomic.wait<i32>(board + NUMBER, seen, -1);
         atomic.sub<i32>(board + SLEEPERS, 1);
@@ -206,6 +210,7 @@ export const SELECT = 21;
 export const GATHER = 22;
 export const REDUCE = 23;
 export const MATMUL = 24;
+export const SUM_EXPONENTIALS = 25;
 
 function perform(kernel: i32, from: i32, to: i32): void {
   switch (kernel) {
@@ -304,6 +309,8 @@ function perform(kernel: i32, from: i32, to: i32): void {
       return reduce(int(0), place(1), place(2), int(3), int(4), from, to);
     case MATMUL:
       return matmul(place(0), place(1), place(2), int(3), int(4), int(5), from, to);
+    case SUM_EXPONENTIALS:
+      return sumExponentials(place(0), place(1), int(2), float(3), from, to);
     default:
       unreachable();
   }

@@ -1,5 +1,7 @@
 // Reductions over one axis: x [outer extent inner] → y [outer inner]. Sums are kept in float64. Units of work are the
-// outer rows.
+// outer rows; of the one row of `sumExponentials`, stretches.
+
+import { exponential } from "./lanes";
 
 // The order is that of REDUCTIONS in ../wasm.ts.
 // @ts-ignore: decorator
@@ -102,4 +104,39 @@ function sumAcross(x: usize, y: usize, extent: i32, inner: i32, divisor: f64): v
     for (let i = 0; i < extent; i++) sum += <f64>load<f32>(a + <usize>i * step);
     store<f32>(y + ((<usize>column) << 2), <f32>(sum / divisor));
   }
+}
+
+/** Numbers of a stretch: those of EXPONENTIALS in ../wasm.ts. */
+// @ts-ignore: decorator
+@inline
+const EXPONENTIALS = 1024;
+
+/** Σ e^(x − shift) of each stretch of x [count] → sums, float64; NaN adds nothing. */
+export function sumExponentials(x: usize, sums: usize, count: i32, shift: f32, from: i32, to: i32): void {
+  const shifts = f32x4.splat(shift);
+  for (let stretch = from; stretch < to; stretch++) {
+    const first = stretch * EXPONENTIALS;
+    const end = min(first + EXPONENTIALS, count);
+    const whole = first + ((end - first) & ~3);
+    let low = f64x2.splat(0),
+      high = low;
+    for (let i = first; i < whole; i += 4) {
+      const power = powers(v128.load(x + ((<usize>i) << 2)), shifts);
+      low = f64x2.add(low, f64x2.promote_low_f32x4(power));
+      high = f64x2.add(high, f64x2.promote_low_f32x4(v128.shuffle<f32>(power, power, 2, 3, 2, 3)));
+    }
+    const both = f64x2.add(low, high);
+    let sum = f64x2.extract_lane(both, 0) + f64x2.extract_lane(both, 1);
+    for (let i = whole; i < end; i++) {
+      sum += <f64>f32x4.extract_lane(powers(v128.load32_splat(x + ((<usize>i) << 2)), shifts), 0);
+    }
+    store<f64>(sums + ((<usize>stretch) << 3), sum);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function powers(x: v128, shift: v128): v128 {
+  const power = exponential(f32x4.sub(x, shift));
+  return v128.and(power, f32x4.eq(power, power));
 }
