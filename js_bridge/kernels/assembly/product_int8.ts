@@ -91,6 +91,38 @@ function onePanel(x: usize, panel: usize, y: usize, K: i32, columns: i32): void 
   storeSome(y + 16, a1, columns - 4);
 }
 
+/** For four inputs of a panel: their codes in the highest bytes of the lanes. What is loaded V8 keeps in registers. */
+const LANES = memory.data<u8>([
+  255, 255, 255, 0, 255, 255, 255, 1, 255, 255, 255, 2, 255, 255, 255, 3,
+  255, 255, 255, 4, 255, 255, 255, 5, 255, 255, 255, 6, 255, 255, 255, 7,
+  255, 255, 255, 8, 255, 255, 255, 9, 255, 255, 255, 10, 255, 255, 255, 11,
+  255, 255, 255, 12, 255, 255, 255, 13, 255, 255, 255, 14, 255, 255, 255, 15,
+], 16); // prettier-ignore
+const ZEROS = memory.data(16, 16);
+
+/** Four of sixteen codes, each times 2²⁴. `lanes` are their place in LANES, or zeros. */
+// @ts-ignore: decorator
+@inline
+function raised(codes: v128, quarter: i32, lanes: v128): v128 {
+  let words: v128;
+  if (ASC_FEATURE_RELAXED_SIMD) words = i8x16.relaxed_swizzle(codes, lanes);
+  else {
+    const pairs =
+      quarter < 2
+        ? v128.shuffle<i8>(lanes, codes, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+        : v128.shuffle<i8>(lanes, codes, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    words =
+      quarter % 2 === 0
+        ? v128.shuffle<i16>(lanes, pairs, 0, 8, 1, 9, 2, 10, 3, 11)
+        : v128.shuffle<i16>(lanes, pairs, 4, 12, 5, 13, 6, 14, 7, 15);
+  }
+  return f32x4.convert_i32x4_s(words);
+}
+
+/**
+ * Two inputs at a time. A code goes to the highest byte of its lane, which takes fewer instructions than to widen it,
+ * and makes it 2²⁴ times as large: a power of two, taken back from the sums, so they have the same bits.
+ */
 function fourPanels(x: usize, panel: usize, step: usize, y: usize, K: i32, columns: i32): void {
   let w0 = panel;
   let w1 = w0 + step,
@@ -104,31 +136,56 @@ function fourPanels(x: usize, panel: usize, step: usize, y: usize, K: i32, colum
     c1 = a0,
     d0 = a0,
     d1 = a0;
-  for (let k = 0; k < K; k++) {
-    const s = v128.load32_splat(x + (<usize>k << 2));
-    const a = v128.load_ext<i8>(w0);
-    a0 = multiplyAdd(s, lowOf(a), a0);
-    a1 = multiplyAdd(s, highOf(a), a1);
-    const b = v128.load_ext<i8>(w1);
-    b0 = multiplyAdd(s, lowOf(b), b0);
-    b1 = multiplyAdd(s, highOf(b), b1);
-    const c = v128.load_ext<i8>(w2);
-    c0 = multiplyAdd(s, lowOf(c), c0);
-    c1 = multiplyAdd(s, highOf(c), c1);
-    const d = v128.load_ext<i8>(w3);
-    d0 = multiplyAdd(s, lowOf(d), d0);
-    d1 = multiplyAdd(s, highOf(d), d1);
-    w0 += 8;
-    w1 += 8;
-    w2 += 8;
-    w3 += 8;
+  const table = ASC_FEATURE_RELAXED_SIMD ? LANES : ZEROS;
+  const next = ASC_FEATURE_RELAXED_SIMD ? 16 : 0;
+  const l0 = v128.load(table),
+    l1 = v128.load(table + next),
+    l2 = v128.load(table + 2 * next),
+    l3 = v128.load(table + 3 * next);
+  const bytes = <usize>K << 2;
+  let k: usize = 0;
+  for (; k + 8 <= bytes; k += 8) {
+    const s = v128.load32_splat(x + k);
+    const t = v128.load32_splat(x + k, 4);
+    const a = v128.load(w0);
+    a0 = multiplyAdd(t, raised(a, 2, l2), multiplyAdd(s, raised(a, 0, l0), a0));
+    a1 = multiplyAdd(t, raised(a, 3, l3), multiplyAdd(s, raised(a, 1, l1), a1));
+    const b = v128.load(w1);
+    b0 = multiplyAdd(t, raised(b, 2, l2), multiplyAdd(s, raised(b, 0, l0), b0));
+    b1 = multiplyAdd(t, raised(b, 3, l3), multiplyAdd(s, raised(b, 1, l1), b1));
+    const c = v128.load(w2);
+    c0 = multiplyAdd(t, raised(c, 2, l2), multiplyAdd(s, raised(c, 0, l0), c0));
+    c1 = multiplyAdd(t, raised(c, 3, l3), multiplyAdd(s, raised(c, 1, l1), c1));
+    const d = v128.load(w3);
+    d0 = multiplyAdd(t, raised(d, 2, l2), multiplyAdd(s, raised(d, 0, l0), d0));
+    d1 = multiplyAdd(t, raised(d, 3, l3), multiplyAdd(s, raised(d, 1, l1), d1));
+    w0 += 16;
+    w1 += 16;
+    w2 += 16;
+    w3 += 16;
   }
-  v128.store(y, a0);
-  v128.store(y, a1, 16);
-  v128.store(y, b0, 32);
-  v128.store(y, b1, 48);
-  v128.store(y, c0, 64);
-  v128.store(y, c1, 80);
-  storeSome(y + 96, d0, columns - 24);
-  storeSome(y + 112, d1, columns - 28);
+  if (k < bytes) {
+    const s = v128.load32_splat(x + k);
+    const a = v128.load64_zero(w0);
+    a0 = multiplyAdd(s, raised(a, 0, l0), a0);
+    a1 = multiplyAdd(s, raised(a, 1, l1), a1);
+    const b = v128.load64_zero(w1);
+    b0 = multiplyAdd(s, raised(b, 0, l0), b0);
+    b1 = multiplyAdd(s, raised(b, 1, l1), b1);
+    const c = v128.load64_zero(w2);
+    c0 = multiplyAdd(s, raised(c, 0, l0), c0);
+    c1 = multiplyAdd(s, raised(c, 1, l1), c1);
+    const d = v128.load64_zero(w3);
+    d0 = multiplyAdd(s, raised(d, 0, l0), d0);
+    d1 = multiplyAdd(s, raised(d, 1, l1), d1);
+  }
+  const unit = f32x4.splat(5.9604644775390625e-8); // 2⁻²⁴
+  v128.store(y, f32x4.mul(a0, unit));
+  v128.store(y, f32x4.mul(a1, unit), 16);
+  v128.store(y, f32x4.mul(b0, unit), 32);
+  v128.store(y, f32x4.mul(b1, unit), 48);
+  v128.store(y, f32x4.mul(c0, unit), 64);
+  v128.store(y, f32x4.mul(c1, unit), 80);
+  storeSome(y + 96, f32x4.mul(d0, unit), columns - 24);
+  storeSome(y + 112, f32x4.mul(d1, unit), columns - 28);
 }
