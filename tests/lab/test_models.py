@@ -111,6 +111,50 @@ def test_an_intervention_is_the_sum_that_it_stands_for(engine: str, name: str, n
     assert np.abs(step.logits - lab.forward(tokens(name), Watch()).logits).max() > 1e-3
 
 
+@pytest.mark.parametrize("awaits", [False, True], ids=["intervention", "answer"])
+@pytest.mark.parametrize("engine,name", [(engine, name) for engine in ENGINES for name in ("gpt2", "llama", "gemma3")])
+def test_a_change_in_the_middle_of_a_block_changes_the_stream(engine: str, name: str, awaits: bool) -> None:
+    """By hand: what attention adds to the stream is made to add the change as well. TransformerLens's own point there
+    changes only what the feed-forward part reads."""
+    lab = model(engine, name)
+    ids = torch.tensor(tokens(name))
+    middle, end = "blocks.0.hook_resid_mid", STREAM
+    vector = directions(lab.description.width)
+    block = blocks(name)[0]
+    attention = getattr(block, "attn", None) or block.self_attn
+    reads, adds = block, block.post_attention_layernorm if name == "gemma3" else attention
+    stream: list[torch.Tensor] = []
+
+    def change(middle: torch.Tensor) -> torch.Tensor:
+        return torch.cat([middle[:, :2], -0.5 * middle[:, 2:3] + torch.tensor(vector), middle[:, 3:]], 1)
+
+    def read(module: Any, inputs: Any, options: Any) -> None:
+        stream.append(inputs[0] if inputs else options["hidden_states"])
+
+    def add(module: Any, inputs: Any, output: Any) -> Any:
+        made = output[0] if isinstance(output, tuple) else output
+        changed = change(stream[-1] + made) - stream[-1]
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    handles = [reads.register_forward_pre_hook(read, with_kwargs=True), adds.register_forward_hook(add)]
+    try:
+        with torch.no_grad():
+            right = plain(name)(ids, output_hidden_states=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    at = {"position": [2]}
+    asked = [Intervention(middle, "scale", at, number=-0.5), Intervention(middle, "add", at, tensor=vector)]
+    watch = Watch(captures=[end], interventions=asked)
+    if awaits:
+        watch = Watch([end], awaited=[middle], on_hook=lambda _, value: change(torch.tensor(value)).numpy())
+    step = lab.forward(tokens(name), watch)
+    assert_close(step.activations[end], right.hidden_states[1].numpy(), end)
+    assert_close(step.logits, right.logits.numpy(), "logits")
+    assert np.abs(step.logits - lab.forward(tokens(name), Watch()).logits).max() > 1e-3
+
+
 @pytest.mark.parametrize("engine,name", FEW)
 def test_a_head_is_ablated_alone(engine: str, name: str) -> None:
     lab = model(engine, name)

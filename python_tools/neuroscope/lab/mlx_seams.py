@@ -39,6 +39,7 @@ class Points:
         self.names: list[str] = []
         self.active: Visit | None = None
         self.wanted: frozenset[str] = frozenset()
+        self.added: Any = None  # to the stream in the middle of the block that is being computed
 
     def add(self, name: str) -> str:
         self.names.append(name)
@@ -168,16 +169,23 @@ _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 
 
 class NormSeam(Seam):
-    """A norm with its scale and its normalized rows as points, before weight and bias."""
+    """A norm with its scale and its normalized rows as points, before weight and bias.
 
-    def __init__(self, inner: Any, points: Points, name: str, *, reads: str | None = None) -> None:
-        super().__init__(inner, points, reads=reads)
+    The stream itself goes past the norm: a change in its `middle` is left for the block's seam to add.
+    """
+
+    def __init__(self, inner: Any, points: Points, name: str, *, middle: str | None = None) -> None:
+        super().__init__(inner, points)
+        self._middle = middle
         self._scale = points.add(f"{name}.hook_scale")
         self._normalized = points.add(f"{name}.hook_normalized")
 
     def __call__(self, x: Any, *more: Any, **options: Any) -> Any:
         points = self._points
-        x = points.visit(self._reads, x)
+        stream = x
+        x = points.visit(self._middle, stream)
+        if x is not stream:
+            points.added = x - stream
         if points.active is None or not points.wanted & {self._scale, self._normalized}:
             return self.inner(x)
         norm = self.inner
@@ -187,6 +195,18 @@ class NormSeam(Seam):
         weight = norm.weight if isinstance(norm, nn.LayerNorm | nn.RMSNorm) else 1.0 + norm.weight
         made = rows * weight
         return made + norm.bias if "bias" in norm else made
+
+
+class BlockSeam(Seam):
+    """A block: at its end the stream gets what was added to it in its middle."""
+
+    def __call__(self, x: Any, *more: Any, **options: Any) -> Any:
+        points = self._points
+        points.added = None
+        made = self.inner(points.visit(self._reads, x), *more, **options)
+        if points.added is not None:
+            made = made + points.added
+        return points.visit(self._writes, made)
 
 
 def open_seams(model: Any, config: dict[str, Any]) -> Points:
@@ -218,7 +238,7 @@ def open_seams(model: Any, config: dict[str, Any]) -> Points:
         _open_feed(block, name, points)
         _open_norms(block, name, points)
         reads, writes = points.add(f"{name}.hook_resid_pre"), points.add(f"{name}.hook_resid_post")
-        layers[number] = Seam(block, points, reads=reads, writes=writes)
+        layers[number] = BlockSeam(block, points, reads=reads, writes=writes)
     _replace(body, FINAL_NORM, lambda inner: NormSeam(inner, points, "ln_final"))
     return points
 
@@ -278,7 +298,7 @@ def _open_norms(block: Any, name: str, points: Points) -> None:
     _replace(block, FIRST_NORM, lambda inner: NormSeam(inner, points, f"{name}.ln1"))
     parallel = getattr(block, "use_parallel_residual", False)
     middle = None if parallel else points.add(f"{name}.hook_resid_mid")
-    _replace(block, SECOND_NORM, lambda inner: NormSeam(inner, points, f"{name}.ln2", reads=middle))
+    _replace(block, SECOND_NORM, lambda inner: NormSeam(inner, points, f"{name}.ln2", middle=middle))
 
 
 def _part(block: Any, names: tuple[str, ...]) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -67,6 +68,9 @@ class TorchModel:
 
     def __init__(self, source: ModelSource) -> None:
         """Loads the model. Raises: LabError when it can't be loaded, MissingProgramError without PyTorch."""
+        # OpenMP reads it when PyTorch is imported. Threads that wait for one another spin otherwise, and where other
+        # work wants the cores too they spin four times as long as they compute.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         try:
             import torch
             from transformer_lens.model_bridge import TransformerBridge
@@ -88,6 +92,8 @@ class TorchModel:
         self._torch = torch
         self._arrays = TorchArrays()
         self._device = device
+        # once: the bridge makes its table of names anew whenever it is asked for it, which takes milliseconds
+        self._points: dict[str, Any] = self._bridge.hook_dict
         config = self._bridge.cfg
         self._limits = (int(config.d_vocab), int(config.n_ctx))
         self._hidden_by: dict[str, frozenset[str]] = {}
@@ -110,15 +116,14 @@ class TorchModel:
 
     def _learn_shapes(self) -> HookShapes:
         """Of every hook that some pass has, and what each switch takes away."""
-        every = sorted(self._bridge.hook_dict)
+        every = sorted(self._points)
         plain = [name for name in every if _switch_of(name) is None]
-        self._hidden_by = {}
         shapes = learn_shapes(self.forward, plain, _windows)
         axes = dict(shapes.axes)
         for switch in sorted(set(_OPTIONAL.values())):
             switched = [name for name in every if _switch_of(name) == switch]
             try:
-                found = self.forward([[0] * 3] * 2, Watch(captures=[*plain, *switched])).activations
+                found = self.forward([[0, 0]], Watch(captures=[*shapes.axes, *switched])).activations
             except NotImplementedError:  # the bridge can't take this family's attention apart
                 continue
             # Whatever fires without the switch and not with it can't be seen together with what it shows.
@@ -147,23 +152,35 @@ class TorchModel:
     def _hooked(self, watch: Watch, offset: int, activations: dict[str, Floats]) -> Iterator[None]:
         """Sets the hook points of one pass, and takes them away again however it ends."""
         points: dict[int, tuple[Any, list[str]]] = {}  # a point can have several names
-        for name in dict.fromkeys([*watch.captures, *watch.awaited, *(each.hook for each in watch.interventions)]):
-            point = self._bridge.hook_dict[name]
+        changed = [*watch.awaited, *(each.hook for each in watch.interventions)]
+        for name in dict.fromkeys([*watch.captures, *changed]):
+            point = self._points[name]
             points.setdefault(id(point), (point, []))[1].append(name)
         switches = self._switches([name for _, names in points.values() for name in names])
+        added: dict[str, torch.Tensor] = {}  # to the stream in the middle of a block, by the block's end
+        ends = {end for name in changed if (end := self._end_of_stream(name)) is not None}
         try:
             for switch in switches:
                 getattr(self._bridge, switch)(True)
+            for end in ends:
+                self._points[end].add_hook(lambda value, hook, end=end: _sum(value, added.pop(end, None)))
             for point, names in points.values():
-                point.add_hook(self._at(names, watch, offset, activations))
+                point.add_hook(self._at(names, watch, offset, activations, added))
             yield
         finally:
-            for point, _ in points.values():
+            for point in (*(point for point, _ in points.values()), *(self._points[end] for end in ends)):
                 point.remove_hooks("fwd")
             for switch in switches:
                 getattr(self._bridge, switch)(False)
 
-    def _at(self, names: list[str], watch: Watch, offset: int, activations: dict[str, Floats]) -> Callable[..., Any]:
+    def _at(
+        self,
+        names: list[str],
+        watch: Watch,
+        offset: int,
+        activations: dict[str, Floats],
+        added: dict[str, torch.Tensor],
+    ) -> Callable[..., Any]:
         changes = [each for each in watch.interventions if each.hook in names]
         awaited = [name for name in names if name in watch.awaited]
         captured = [name for name in names if name in watch.captures]
@@ -173,17 +190,33 @@ class TorchModel:
                 return None
             current = value
             for each in changes:
-                current = each.apply(self._arrays, current, offset)
+                before, current = current, each.apply(self._arrays, current, offset)
+                self._note(each.hook, before, current, added)
             if watch.on_hook is not None:
                 for name in awaited:
                     answer = watch.on_hook(name, _numbers(current))
                     if answer is not None:
-                        current = self._arrays.of(answer.reshape(current.shape), current)
+                        before, current = current, self._arrays.of(answer.reshape(current.shape), current)
+                        self._note(name, before, current, added)
             if captured:
                 activations.update(dict.fromkeys(captured, _numbers(current)))
             return None if current is value else current
 
         return act
+
+    def _note(self, name: str, before: Any, after: Any, added: dict[str, torch.Tensor]) -> None:
+        end = self._end_of_stream(name)
+        if end is not None:
+            added[end] = _sum(after - before, added.get(end))
+
+    def _end_of_stream(self, name: str) -> str | None:
+        """Where a change in the middle of a block's stream is to be added.
+
+        The bridge's point there is on the way into the feed-forward part alone, past which the stream would go on
+        unchanged.
+        """
+        block, middle, rest = name.partition("hook_resid_mid")
+        return f"{block}hook_resid_post" if middle and not rest else None
 
     def _switches(self, names: list[str]) -> list[str]:
         """What has to be on for optional points, in this pass alone: a switch costs time, changes the last bits of
@@ -220,6 +253,10 @@ class TorchModel:
 
     def expected_bytes(self, name: str, batch: int, positions: int, cached: int) -> int:
         return self._shapes.bytes(name, Pass(batch, positions, cached))
+
+
+def _sum(value: torch.Tensor, more: torch.Tensor | None) -> torch.Tensor:
+    return value if more is None else value + more
 
 
 def _switch_of(name: str) -> str | None:
