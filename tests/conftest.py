@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 from neuroscope import project
-from neuroscope.cli.demo import make_demo_bundle, make_demo_site
+from neuroscope.cli.demo import DEMO_NAME, make_demo_bundle
+from neuroscope.cli.machine import MachineRun, capture_in_node
+from neuroscope.cli.site import make_site
 from neuroscope.image.build import build_image
-from neuroscope.kernels import build_kernels
+from neuroscope.kernels import KERNELS, build_kernels
 from playwright.sync_api import Browser, Page
+
+from tests.turns import Turns
 
 # Matrices are small here: on a busy machine PyTorch's threads wait for each other four times as long as they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,27 +26,43 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 Neuroscope = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    turns = Turns.of(item.config._tmp_path_factory)
+    with turns.test(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
 @pytest.fixture(scope="session")
-def kernels() -> Path:
+def turns(tmp_path_factory: pytest.TempPathFactory) -> Turns:
+    return Turns.of(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def kernels(turns: Turns) -> Path:
     """kernels.wasm, with the other files beside it."""
-    return build_kernels()
+    turns.make_once("kernels", build_kernels)
+    return project.BUILD / KERNELS
 
 
 @pytest.fixture(scope="session")
-def image() -> Path:
+def image(turns: Turns) -> Path:
     """The whole image, with sources and tests."""
-    build_image(project.SMALLTALK, project.IMAGE)
+    turns.make_once("image", lambda: build_image(project.SMALLTALK, project.IMAGE))
     return project.IMAGE
 
 
 @pytest.fixture(scope="session")
-def demo_bundle() -> Path:
-    return make_demo_bundle()
+def demo_bundle(turns: Turns) -> Path:
+    turns.make_once("demo_bundle", make_demo_bundle)
+    return project.BUILD / "demo-bundle"
 
 
 @pytest.fixture(scope="session")
-def demo_site() -> Path:
-    return make_demo_site()
+def demo_site(turns: Turns, kernels: Path, demo_bundle: Path) -> Path:
+    site = project.BUILD / "site"
+    turns.make_once("demo_site", lambda: make_site(site, {DEMO_NAME: demo_bundle}))
+    return site
 
 
 @pytest.fixture(scope="session")
@@ -85,14 +105,17 @@ def neuroscope() -> Neuroscope:
 
 
 @pytest.fixture(scope="session")
-def evaluate(neuroscope: Neuroscope, image: Path, demo_bundle: Path) -> Callable[..., str]:
-    """Evaluates Smalltalk in Node, the demo bundle at hand; answers what it prints, and fails the test on an error."""
+def evaluate(image: Path, demo_bundle: Path, kernels: Path) -> Callable[..., str]:
+    """Evaluates Smalltalk in Node, the demo bundle at hand; answers what it prints, and fails the test on an error.
+
+    As `neuroscope eval` does, without the second that Python takes to start.
+    """
 
     def run(*sources: str, raw: bool = False) -> str:
-        options = [part for source in sources for part in ("-e", source)]
-        finished = neuroscope("eval", "--bundle", demo_bundle, *(["--raw"] if raw else []), *options)
-        assert finished.returncode == 0, finished.stderr
-        return finished.stdout.removesuffix("\n")
+        named = [{"name": f"-e {number}", "text": text} for number, text in enumerate(sources, start=1)]
+        start = {"kind": "start", "mode": "eval", "sources": named, "load": [], "raw": raw}
+        machine = MachineRun(image=image, start=start, bundles={DEMO_NAME: demo_bundle}, timeout=300)
+        return capture_in_node(machine).removesuffix("\n")
 
     return run
 

@@ -161,6 +161,12 @@ def capture_in_chromium(run: MachineRun) -> str:
 
 
 def _drive_chromium(run: MachineRun, write: Callable[[int, bytes], None]) -> int:
+    with tempfile.TemporaryDirectory() as harness:
+        build_harness(Path(harness))
+        return _drive_page(run, write, Path(harness))
+
+
+def _drive_page(run: MachineRun, write: Callable[[int, bytes], None], harness: Path) -> int:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
@@ -173,7 +179,6 @@ def _drive_chromium(run: MachineRun, write: Callable[[int, bytes], None]) -> int
         status.append(code)
         finished.set()
 
-    harness = build_harness()
     mounts = {"/": harness, "/engine/": run.site or harness, "/image/": run.image.resolve().parent}
     for name, path in run.bundles.items():
         mounts[f"/bundles/{name}/"] = path.resolve()

@@ -21,9 +21,8 @@ def bundle_script(source: Path, output: Path, *, minify: bool = True, format: st
     return output
 
 
-def build_harness() -> Path:
-    """The bare page in which the command line runs an image in Chromium: build/harness/."""
-    folder = project.BUILD / "harness"
+def build_harness(folder: Path) -> None:
+    """The bare page in which the command line runs an image in Chromium, into a folder of one run's own."""
     bundle_script(project.ROOT / "hosts" / "browser.ts", folder / "harness.js")
     bundle_script(project.ROOT / "js_bridge" / "engine" / "worker.ts", folder / "engine.js")
     copy_kernels(folder)
@@ -32,7 +31,6 @@ def build_harness() -> Path:
         '<link rel="icon" href="data:,"><script type="module" src="harness.js"></script>\n',
         encoding="utf-8",
     )
-    return folder
 
 
 def _run(program: str, *arguments: str) -> None:
