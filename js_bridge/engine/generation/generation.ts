@@ -9,8 +9,8 @@ import { describeError, EngineError } from "../errors.ts";
 import { bytesOfCache, bytesOfCaptures } from "../pass/forecast.ts";
 import { checkRoomForNew, GenerationCaptures } from "./captures.ts";
 import type { Model } from "../model.ts";
-import { checkRoomFor, checkVocabulary, type LivePass, type PassHost } from "../pass/pass.ts";
-import { Run, SLICE } from "../pass/run.ts";
+import { checkRoomFor, checkVocabulary, type LivePass, type PassHost, startWhenReady } from "../pass/pass.ts";
+import { notWaiting, Run, SLICE } from "../pass/run.ts";
 import { type Sample, sampleFrom, Sampler } from "./sampling.ts";
 import type { Span } from "../pass/span.ts";
 import { TextStream } from "./text_stream.ts";
@@ -84,27 +84,15 @@ export class Generation implements LivePass {
   }
 
   start(): void {
-    const { tensors } = this.#host;
-    tensors.hold(this.#watch.operands);
-    const begin = () => {
+    startWhenReady(this, this.#watch.operands, this.#host, () => {
       if (this.#isOver) return;
-      try {
-        this.#check();
-        this.#loop();
-      } catch (error) {
-        this.fail(error);
-      }
-    };
-    tensors.whenSettled(this.#watch.operands, () =>
-      this.#host.whenAlive(this.model, begin, (error) => this.fail(error)),
-    );
+      this.#check();
+      this.#loop();
+    });
   }
 
   answer(replacement: TensorId | null): void {
-    if (this.#run === null)
-      throw new EngineError("UnknownPass", `Pass ${this.id} is not waiting at a hook, so there is nothing to answer`, {
-        pass: this.id,
-      });
+    if (this.#run === null) throw notWaiting(this.id);
     this.#run.answer(replacement);
   }
 

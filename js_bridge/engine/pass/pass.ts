@@ -9,7 +9,7 @@ import { describeError, EngineError } from "../errors.ts";
 import { bytesOfCache, bytesOfCaptures } from "./forecast.ts";
 import type { Model } from "../model.ts";
 import { cachedAfter, cachedWithin, paddingOf, realPositions } from "./padding.ts";
-import { Run, type RunHost } from "./run.ts";
+import { notWaiting, Run, type RunHost } from "./run.ts";
 import { elementsOf, showShape } from "../tensors/shape.ts";
 import { axesOf, placesOf, type Span } from "./span.ts";
 import type { Tensor } from "../tensors/tensor_table.ts";
@@ -45,6 +45,21 @@ export interface PassHost extends RunHost {
   whenAlive(model: Model, action: () => void, failed: (error: unknown) => void): void;
   /** `real` tells which of B*T positions are no padding; null: all. */
   tape(pass: PassId, model: Model, real: readonly boolean[] | null): Taping;
+}
+
+/** Begins once the tensors that a pass rests on are computed, and held; what `begin` throws fails the pass. */
+export function startWhenReady(pass: LivePass, needed: readonly Tensor[], host: PassHost, begin: () => void): void {
+  const { tensors } = host;
+  const fail = (error: unknown): void => pass.fail(error);
+  const attempt = (): void => {
+    try {
+      begin();
+    } catch (error) {
+      fail(error);
+    }
+  };
+  tensors.hold(needed);
+  tensors.whenSettled(needed, () => host.whenAlive(pass.model, attempt, fail));
 }
 
 /** Where the value of a hook point goes. */
@@ -120,24 +135,13 @@ export class Pass implements LivePass {
 
   /** Starts once the tensors that it rests on are computed; they are held until it ends. */
   start(): void {
-    const { tensors } = this.#host;
-    tensors.hold(this.#needed());
-    const begin = () => {
-      if (this.#isOver) return;
-      try {
-        this.#begin(this.#plan());
-      } catch (error) {
-        this.fail(error);
-      }
-    };
-    tensors.whenSettled(this.#needed(), () => this.#host.whenAlive(this.model, begin, (error) => this.fail(error)));
+    startWhenReady(this, this.#needed(), this.#host, () => {
+      if (!this.#isOver) this.#begin(this.#plan());
+    });
   }
 
   answer(replacement: TensorId | null): void {
-    if (this.#run === null)
-      throw new EngineError("UnknownPass", `Pass ${this.id} is not waiting at a hook, so there is nothing to answer`, {
-        pass: this.id,
-      });
+    if (this.#run === null) throw notWaiting(this.id);
     this.#run.answer(replacement);
   }
 

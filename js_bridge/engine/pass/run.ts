@@ -63,12 +63,7 @@ export class Run {
   /** Goes on after a hook, with the tensor that replaces its value. Fails: UnknownPass when it is not waiting. */
   answer(replacement: TensorId | null): void {
     const waiting = this.#waiting;
-    if (waiting === null) {
-      const { pass } = this.#options;
-      throw new EngineError("UnknownPass", `Pass ${pass} is not waiting at a hook, so there is nothing to answer`, {
-        pass,
-      });
-    }
+    if (waiting === null) throw notWaiting(this.#options.pass);
     this.#waiting = null;
     if (replacement === null) return this.#guarded(() => this.#leave(waiting.name, waiting.value));
     this.#guarded(() => {
@@ -210,4 +205,8 @@ export class Run {
       this.#options.failed(error);
     }
   }
+}
+
+export function notWaiting(pass: PassId): EngineError {
+  return new EngineError("UnknownPass", `Pass ${pass} is not waiting at a hook, so there is nothing to answer`, { pass });
 }

@@ -11,6 +11,7 @@ import { RemoteLivePass } from "./live_pass.ts";
 import { answerRemote, hookOf, type RemoteModel } from "./model.ts";
 import { remoteInterventions, type RemoteHost } from "./run.ts";
 import { Sampler } from "../generation/sampling.ts";
+import { TokenText } from "../generation/text_stream.ts";
 import type { Span } from "../pass/span.ts";
 import type { Tensor } from "../tensors/tensor_table.ts";
 
@@ -21,7 +22,7 @@ export class RemoteGeneration extends RemoteLivePass {
   readonly #stop: ReadonlySet<number>;
   readonly #captured: GenerationCaptures;
   readonly #tokens: number[] = [];
-  #text = "";
+  readonly #text: TokenText;
   #past: string | null = null;
 
   /** Fails: UnknownHook, LabRefused, BadParameter, TooManyTokens, and what is wrong with the names of tensors. */
@@ -35,6 +36,7 @@ export class RemoteGeneration extends RemoteLivePass {
     if (!Number.isInteger(maxTokens) || maxTokens < 1)
       throw new EngineError("BadParameter", `maxTokens ${maxTokens}: at least 1 token is generated`, { given: maxTokens });
     checkRoomForNew(tokens.length, model.dimensions["P"], model.name);
+    this.#text = new TokenText(tokens);
     this.#sampler = new Sampler(request.sampling);
     this.#stop = new Set(stop ?? (model.eos === null ? [] : [model.eos]));
     for (const name of [...hooks, ...interventions.map((each) => each.hook)]) hookOf(model, name);
@@ -56,14 +58,20 @@ export class RemoteGeneration extends RemoteLivePass {
       computed += next.length;
       const { token, logProbability } = this.#sampler.next(logits.numbers);
       const index = this.#tokens.push(token) - 1;
-      const text = await this.#added();
+      const reason = this.#reasonToEnd(token, limit);
+      const text = await this.#added(token, reason !== null);
       if (this.isOver) return;
       const { id, pass } = this.#request;
       this.host.post({ kind: "token", id, pass, index, position: computed, token, text, logProbability });
-      if (this.#stop.has(token)) return this.#finish("stop", computed);
-      if (this.#tokens.length === limit) return this.#finish(limit === maxTokens ? "length" : "positions", computed);
+      if (reason !== null) return this.#finish(reason, computed);
       next = [token];
     }
+  }
+
+  #reasonToEnd(token: number, limit: number): GeneratedAnswer["reason"] | null {
+    if (this.#stop.has(token)) return "stop";
+    if (this.#tokens.length < limit) return null;
+    return limit === this.#request.maxTokens ? "length" : "positions";
   }
 
   /** One pass over the lab's cache; the logits of its last position. */
@@ -99,17 +107,13 @@ export class RemoteGeneration extends RemoteLivePass {
     return block.tensors.get("logits") as RemoteTensor;
   }
 
-  /** What the newest token adds to the text; empty while a character is not complete. */
-  async #added(): Promise<string> {
-    if (this.model.eos === null && this.#stop.size === 0) return "";
-    const { tokens } = this.#request;
-    const before = await this.#decode(tokens);
-    const after = await this.#decode([...tokens, ...this.#tokens]);
-    if (!after.startsWith(before) || after.endsWith("\uFFFD")) return "";
-    const whole = after.slice(before.length);
-    const added = whole.slice(this.#text.length);
-    this.#text = whole;
-    return added;
+  /** What the newest token adds to the text. */
+  async #added(token: number, isEnd: boolean): Promise<string> {
+    this.#text.take(token);
+    const question = this.#text.question();
+    if (!this.model.hasTokenizer || question === null) return "";
+    const [before, after] = await Promise.all([this.#decode(question.before), this.#decode(question.after)]);
+    return this.#text.tell(before, after, isEnd);
   }
 
   async #decode(ids: readonly number[]): Promise<string> {
@@ -126,7 +130,7 @@ export class RemoteGeneration extends RemoteLivePass {
       id: this.#request.id,
       pass: this.id,
       tokens: this.#tokens,
-      text: this.#text,
+      text: this.#text.text,
       reason,
       shapes,
       milliseconds: this.run.milliseconds,

@@ -4,7 +4,8 @@
 import type { PassId, TensorId } from "../../protocol.ts";
 import { describeError } from "../errors.ts";
 import type { RemoteModel } from "./model.ts";
-import { notWaiting, type RemoteHost, RemoteRun } from "./run.ts";
+import { notWaiting } from "../pass/run.ts";
+import { type RemoteHost, RemoteRun } from "./run.ts";
 import type { Tensor } from "../tensors/tensor_table.ts";
 
 export abstract class RemoteLivePass {

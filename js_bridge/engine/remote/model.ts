@@ -12,6 +12,7 @@ export interface RemoteModel {
   readonly hooks: ReadonlyMap<string, HookDescription>;
   readonly dimensions: Readonly<Record<string, number>>;
   readonly eos: number | null;
+  readonly hasTokenizer: boolean;
   /** Answers the `load` that asked for it. */
   loaded(id: number): LoadedAnswer;
 }
@@ -51,6 +52,7 @@ export async function openRemoteModel(
     hooks: new Map(hooks.map((hook) => [hook.name, hook])),
     dimensions: told.dimensions,
     eos: told.tokenizer?.eos ?? null,
+    hasTokenizer: told.tokenizer !== null,
     loaded: (request) => ({
       kind: "loaded",
       id: request,

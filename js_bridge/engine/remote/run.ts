@@ -6,6 +6,7 @@ import type { Backend } from "../backend.ts";
 import { EngineError } from "../errors.ts";
 import { operandOf } from "../pass/intervention.ts";
 import { asBase64, type Block, type RemoteTensor } from "./lab.ts";
+import { notWaiting } from "../pass/run.ts";
 import type { RemoteModel } from "./model.ts";
 import { sameShape, showShape } from "../tensors/shape.ts";
 import type { Tensor, TensorTable } from "../tensors/tensor_table.ts";
@@ -138,10 +139,6 @@ export class RemoteRun {
       { hook: name, shapes: [given.shape, shape] },
     );
   }
-}
-
-export function notWaiting(pass: PassId): EngineError {
-  return new EngineError("UnknownPass", `Pass ${pass} is not waiting at a hook, so there is nothing to answer`, { pass });
 }
 
 /** The numbers of a settled tensor. Fails: what poisoned it. */
