@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +12,7 @@ import httpx
 import pytest
 from demo_lab import PROMPT, chat
 from fastapi.testclient import TestClient
-
-STARTS_WITHIN = 60.0  # seconds
-
-
-@contextlib.contextmanager
-def serving(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The URL that the command prints, without a slash at its end, and its process."""
-    command = [sys.executable, "-m", "neuroscope.cli.main", "serve", "--port", "0", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        watchdog = threading.Timer(STARTS_WITHIN, process.kill)
-        watchdog.start()
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line.startswith("the lab listens on http://"), line
-            yield line.split()[4].rstrip("/"), process
-        finally:
-            watchdog.cancel()
-            process.kill()
+from lab_process import STARTS_WITHIN, serving
 
 
 @pytest.fixture

@@ -5,20 +5,19 @@ The documents lie in seeds/. The model has the 24 layers that they speak of, and
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from lab_process import serving
 from mlx_engine import load_model
 from neuroscope import project
 
@@ -61,39 +60,11 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def serving(arguments: list[str], folder: Path) -> Iterator[str]:
-    """A server program at a free port, waited for."""
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as place:
-        port = place.getsockname()[1]
-    command = [sys.executable, *arguments, "--port", str(port), "--database", str(folder / "lab.sqlite")]
-    few = {**os.environ, "OMP_NUM_THREADS": "1"}  # of 16 numbers a position threads make no passes faster
-    process = subprocess.Popen(
-        command, cwd=folder, env=few, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            assert process.poll() is None, process.stdout.read() if process.stdout else ""
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{url}/health").status_code == 200:
-                    break
-            assert time.monotonic() < deadline, "the server did not answer within 60 s"
-            time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
-
-
 @pytest.fixture(scope="module")
 def server(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`python -m mlx_engine.api_server`, as the document starts it, told its port and what it may load."""
     folder = tmp_path_factory.mktemp("server")
-    with serving(["-m", "mlx_engine.api_server", "--model", str(model_folder)], folder) as url:
+    with serving("--model", model_folder, program=["mlx_engine.api_server"], cwd=folder) as (url, _):
         yield url
 
 
