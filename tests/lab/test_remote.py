@@ -242,7 +242,7 @@ def test_error_in_a_block_ends_the_pass_in_the_lab(value: Any) -> None:
 def test_block_that_takes_too_long_ends_the_pass_and_the_lab_goes_on(case: str, value: Any) -> None:
     sentence, is_left, rows, passes = value
     assert sentence.startswith("LabRefused: " if case == "comes late" else "TimedOut: "), sentence
-    assert ("not answered in time" if case == "comes late" else "0.5 seconds that the lab waits") in sentence
+    assert ("not answered in time" if case == "comes late" else "0.5 s that the lab waits") in sentence
     assert is_left
     assert rows == 1  # of the next request
     assert passes == 0
