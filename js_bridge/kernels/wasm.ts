@@ -41,8 +41,9 @@ const STRETCH = 1024;
 const ROW_PANELS = 8;
 const ROW_COST = 3;
 
-/** Inputs that make one unit of productTransposed. */
-const BLOCK = 128;
+/** Inputs that make one unit of productTransposed, and the scratch that it needs in each thread. */
+const BLOCK = 96;
+const BLOCK_SCRATCH = 114_688;
 
 /** Numbers that make one unit of sumExponentials. */
 const EXPONENTIALS = 1024;
@@ -137,6 +138,7 @@ export class WasmBackend extends ArrayBackend {
     const blocks = Math.ceil(inputs / BLOCK);
     const cost = BLOCK * rows * outputs;
     const to = at(result);
+    this.#kernels.reserve(BLOCK_SCRATCH);
     this.#kernels.run("PRODUCT_TRANSPOSED", blocks, cost, at(y), start, scales, to, rows, inputs, outputs);
     return result;
   }

@@ -36,9 +36,11 @@ export function writePanels(
   const numbers = panels * inputs * PANEL;
   const behind = Math.ceil((numbers * numberBytes) / 64) * 64;
   const bytes = scales === null ? 4 * numbers : behind + 4 * panels * PANEL;
+  // productTransposed reads two inputs at a time.
+  const behindOdd = (inputs % 2) * 4 * PANEL;
   let start: number;
   try {
-    start = room.allocate(bytes);
+    start = room.allocate(bytes + behindOdd);
   } catch (error) {
     room.free(staging);
     throw error;

@@ -77,8 +77,8 @@ const PORTION = 2 ** 17;
 /** Ten seconds, in turns: a machine that was asleep has used up one of them. */
 const PATIENCE = 100;
 
-/** Scratch of a thread, unless a wide int8 weight needs more: what productTransposed keeps. */
-const SCRATCH = 16384;
+/** Scratch of a thread, until a kernel needs more. */
+const SCRATCH = 64;
 
 /** (module (func (param v128 v128 v128) (result v128) local.get 0 1 2 f32x4.relaxed_madd)) */
 const RELAXED_PROBE = Uint8Array.of(

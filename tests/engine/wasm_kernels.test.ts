@@ -83,6 +83,8 @@ describe("products", () => {
     [7, 3, 67],
     [11, 300, 19],
     [64, 31, 23],
+    [6, 101, 267],
+    [37, 9, 150],
   ];
   for (const transposed of [false, true]) {
     test(`of float32, ${transposed ? "[outputs, inputs]" : "[inputs, outputs]"} in the file`, () => {
@@ -176,22 +178,29 @@ describe("products", () => {
     }
   });
 
-  test("give a row the same bits alone and among others", () => {
+  test("give a row the same bits alone and among others, and a code those of its number", () => {
     const [inputs, outputs] = [29, 45];
-    const rows = noise(13 * inputs, 8);
-    for (const scales of [null, new Float32Array(outputs).fill(0.01)]) {
+    const codes = Int8Array.from(noise(inputs * outputs, 7), (x) => 100 * x);
+    const sides = { product: [inputs, outputs], productTransposed: [outputs, inputs] } as const;
+    for (const [name, [width, results]] of Object.entries(sides) as [keyof typeof sides, readonly number[]][]) {
+      const rows = noise(13 * width, 8);
       for (const backend of [...plain, ...relaxed]) {
-        const writer = backend.startMatrix({ inputs, outputs, transposed: false, scales });
-        const numbers = noise(inputs * outputs, 7);
-        writer.write(scales === null ? numbers : Int8Array.from(numbers, (x) => 100 * x));
-        const matrix = writer.finish();
-        const several = (count: number) =>
-          result(backend, (b, keep) =>
-            b.product(keep(b.upload(rows.subarray(0, count * inputs), [count, inputs])), matrix, null),
-          );
-        const all = several(13);
-        for (let count = 1; count < 13; count++) assert.deepEqual(several(count), all.slice(0, count * outputs));
-        backend.releaseMatrix(matrix);
+        const of = [null, new Float32Array(outputs).fill(1)].map((scales) => {
+          const layout = { inputs, outputs, transposed: false, scales };
+          const matrix = laidOut(backend, scales === null ? Float32Array.from(codes) : codes, layout);
+          const several = (count: number) =>
+            result(backend, (b, keep) => {
+              const x = keep(b.upload(rows.subarray(0, count * width), [count, width]));
+              return name === "product" ? b.product(x, matrix, null) : b.productTransposed(x, matrix);
+            });
+          const all = several(13);
+          for (let count = 1; count < 13; count++) {
+            assert.deepEqual(several(count), all.slice(0, count * results), `${name}, ${count} rows`);
+          }
+          backend.releaseMatrix(matrix);
+          return all;
+        });
+        assert.deepEqual(of[1], of[0], name);
       }
     }
   });
