@@ -1,11 +1,15 @@
-"""What the page's tests share."""
+"""The demo's site behind a server, and its page opened, with what it has asked for."""
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import Page, expect
+from collections.abc import Iterator
+from pathlib import Path
 
-SECONDS = 1000  # Playwright counts milliseconds
+import pytest
+from neuroscope.site.server import serve
+from playwright.sync_api import Page
+
+from tests.page.reader import open_lens
 
 
 class Requests:
@@ -23,7 +27,20 @@ def requests() -> Requests:
     return Requests()
 
 
-def open_lens(page: Page, url: str) -> None:
-    """Opens the page and waits for its live lens."""
-    page.goto(url)
-    expect(page.locator("[data-tool-class=InteractiveLens]")).to_be_visible(timeout=60 * SECONDS)
+@pytest.fixture
+def site(demo_site: Path) -> Path:
+    return demo_site
+
+
+@pytest.fixture
+def url(site: Path, requests: Requests) -> Iterator[str]:
+    """The site under a path, as a static host may have it."""
+    with serve({"/some/path/": site}, on_request=requests.paths.append) as root:
+        yield f"{root}/some/path/"
+
+
+@pytest.fixture
+def lens(page: Page, url: str) -> Page:
+    """The page with its live lens."""
+    open_lens(page, url)
+    return page

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from neuroscope import project
 from neuroscope.cli.site import DEFAULT_SENTENCE
-from neuroscope.site.server import serve
 from playwright.sync_api import Page, expect
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.cli.test_seed_programs import ACTIVATIONS, BASIC, HOOKS
-from tests.page.conftest import SECONDS, Requests, open_lens
-
-
-@pytest.fixture
-def url(demo_site: Path, requests: Requests) -> Iterator[str]:
-    """The site under a path, as a static host may have it."""
-    with serve({"/some/path/": demo_site}, on_request=requests.paths.append) as root:
-        yield f"{root}/some/path/"
-
-
-@pytest.fixture
-def lens(page: Page, url: str) -> Page:
-    """The page with its live lens."""
-    open_lens(page, url)
-    return page
+from tests.page.conftest import Requests
+from tests.page.reader import SECONDS, do_it, inspect_it, open_lens, print_it, shown, type_it
 
 
 @pytest.fixture(scope="module")
@@ -52,27 +36,6 @@ def probabilities(demo_bundle: Path) -> dict[str, dict[str, float]]:
     return {"clean": clean, "ablated": ablated}
 
 
-def shown(page: Page) -> dict[str, dict[str, str]]:
-    """The numbers at the bars: series ► token ► text."""
-    found: dict[str, dict[str, str]] = {}
-    for label in page.locator(".bars text[data-series]").all():
-        series, token = label.get_attribute("data-series"), label.get_attribute("data-label")
-        assert series is not None and token is not None
-        found.setdefault(series, {})[token] = label.text_content() or ""
-    return found
-
-
-def print_it(page: Page, source: str) -> str:
-    """Types an expression into the Workspace, prints it, and answers the whole text."""
-    page.click(".cm-content")
-    page.keyboard.press("Control+a")
-    page.keyboard.insert_text(source)
-    page.keyboard.press("Control+a")
-    page.keyboard.press("Control+p")
-    expect(page.locator(".cm-content")).not_to_have_text(source, timeout=20 * SECONDS)
-    return page.locator(".cm-content").inner_text()
-
-
 def test_a_true_picture_stands_before_any_script_has_run(page: Page, url: str) -> None:
     page.route("**/*.js", lambda route: route.abort())
     page.goto(url)
@@ -83,41 +46,31 @@ def test_a_true_picture_stands_before_any_script_has_run(page: Page, url: str) -
 
 
 def test_the_workspace_prints(lens: Page) -> None:
-    assert print_it(lens, "100 factorial / 98 factorial") == "100 factorial / 98 factorial 9900"
+    assert print_it(lens, "100 factorial / 98 factorial") == "9900"
 
 
 def test_the_first_programs_run_in_the_workspace(lens: Page) -> None:
     """As a person pastes them: all of it selected, then done; what they leave in their variables is printed."""
     for program in (BASIC, ACTIVATIONS, HOOKS):
-        lens.click(".cm-content")
-        lens.keyboard.press("Control+a")
-        lens.keyboard.insert_text(program)
-        lens.keyboard.press("Control+a")
-        lens.keyboard.press("Control+d")
+        do_it(lens, program)
         expect(lens.locator("#running")).to_have_text("", timeout=20 * SECONDS)
     expect(lens.locator("#transcript")).to_contain_text("Layer 1 mean: ")
     assert lens.locator(".error-pane").count() == 0
     expression = "{output logits shape. layer1Residual shape. generated beginsWith: 'Hello world'}"
     printed = print_it(lens, f"model hookManager removeAllHooks. {expression}")
-    assert re.search(r"#\(#\(1 \d+ \d+\) #\(1 \d+ 128\) true\)$", printed)
+    assert re.fullmatch(r"#\(#\(1 \d+ \d+\) #\(1 \d+ 128\) true\)", printed)
 
 
 def test_an_error_opens_with_the_smalltalk_stack(lens: Page) -> None:
-    lens.click(".cm-content")
-    lens.keyboard.press("Control+a")
-    lens.keyboard.insert_text("nil foo: 3")
-    lens.keyboard.press("Control+d")
+    type_it(lens, "nil foo: 3")
+    lens.keyboard.press("Control+d")  # nothing selected: the line
     box = lens.locator(".error-pane")
     expect(box).to_contain_text("foo:", timeout=20 * SECONDS)
     assert "UndefinedObject" in (box.text_content() or "")
 
 
 def test_inspect_it_opens_an_inspector_that_can_be_followed(lens: Page) -> None:
-    lens.click(".cm-content")
-    lens.keyboard.press("Control+a")
-    lens.keyboard.insert_text("3/4")
-    lens.keyboard.press("Control+a")
-    lens.keyboard.press("Control+i")
+    inspect_it(lens, "3/4")
     inspector = lens.locator("[data-tool-class=Inspector]")
     expect(inspector).to_contain_text("numerator", timeout=20 * SECONDS)
     inspector.locator("tr", has_text="denominator").click()
@@ -142,26 +95,37 @@ def test_ablation_shows_the_reference_probabilities_and_toggling_back_restores_t
     assert shown(lens) == before
 
 
+@pytest.mark.alone
 def test_while_a_hook_block_waits_the_page_animates_and_other_passes_run(lens: Page) -> None:
-    """A hook that waits ten seconds parks one Smalltalk process, and nothing else."""
-    assert print_it(lens, "3 + 4") == "3 + 4 7"  # a browser's first look at an editor takes its own time
-    lens.click(".cm-content")
-    lens.keyboard.press("Control+a")
-    lens.keyboard.insert_text(
-        "slow := [ model withHooks: {ActivationHook layer: 0 component: #residual action: "
-        "[ :a | (Delay forSeconds: 10) wait. nil ]} do: [ model forward: 'The cat' ]. "
-        "Transcript show: 'slow is done' ] fork"
+    """A hook that waits parks one Smalltalk process, and nothing else."""
+    assert print_it(lens, "3 + 4") == "7"  # a browser's first look at an editor takes its own time
+    at_rest = best_gap(lens)
+    do_it(
+        lens,
+        "gate := Semaphore new. slow := [ model withHooks: {ActivationHook layer: 0 component: #residual action: "
+        "[ :a | Transcript show: 'it waits. '. (Delay forSeconds: 5) wait. gate wait. nil ]} "
+        "do: [ model forward: 'The cat' ]. Transcript show: 'slow is done' ] fork",
     )
-    lens.keyboard.press("Control+a")
-    lens.keyboard.press("Control+d")
-    # The longest gap between two frames. A machine that does something else for a moment delays a frame, too; a page
-    # that is held up is held up in every one of three looks.
-    assert min(longest_gap(lens, seconds=1.5) for _ in range(3)) < 50
-    assert print_it(lens, "6 * 7") == "6 * 7 42"
+    expect(lens.locator("#transcript")).to_contain_text("it waits", timeout=20 * SECONDS)
+    # The other frames are no later than 50 ms, or than a machine that is busy otherwise gives the page at rest.
+    assert best_gap(lens) < max(50, 2 * at_rest)
+    assert print_it(lens, "6 * 7") == "42"
     hooks = "model hookManager removeAllHooks. (model forward: 'The cat') logits shape"
-    assert print_it(lens, hooks).startswith(f"{hooks} #(1 ")
+    assert print_it(lens, hooks).startswith("#(1 ")
     expect(lens.locator("#transcript")).not_to_contain_text("slow is done")
+    do_it(lens, "gate signal")
     expect(lens.locator("#transcript")).to_contain_text("slow is done", timeout=20 * SECONDS)
+
+
+def best_gap(page: Page) -> float:
+    """The longest gap between two frames within a second; of ten such seconds the best, or the first below 50 ms.
+
+    A machine that does something else for a moment delays a frame, too; a page that is held up is so in every second.
+    """
+    gaps: list[float] = []
+    while not gaps or (min(gaps) >= 50 and len(gaps) < 10):
+        gaps.append(longest_gap(page, seconds=1))
+    return min(gaps)
 
 
 def longest_gap(page: Page, *, seconds: float) -> float:
@@ -204,8 +168,8 @@ def test_another_sentence_is_read(lens: Page) -> None:
     expect(lens.locator("[data-tool-class=InteractiveLens]")).to_contain_text("␣France", timeout=20 * SECONDS)
 
 
-def test_a_sentence_that_is_too_long_is_refused_with_both_numbers(lens: Page) -> None:
-    positions = json.loads((project.BUILD / "demo-bundle" / "config.json").read_text())["n_positions"]
+def test_a_sentence_that_is_too_long_is_refused_with_both_numbers(lens: Page, demo_bundle: Path) -> None:
+    positions = json.loads((demo_bundle / "config.json").read_text())["n_positions"]
     field = lens.get_by_label("Sentence")
     field.fill("word " * (positions + 10))
     field.press("Enter")

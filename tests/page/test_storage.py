@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from neuroscope.site.server import serve
 from playwright.sync_api import Page, expect
 
-from tests.page.conftest import SECONDS, Requests, open_lens
+from tests.page.conftest import Requests
+from tests.page.reader import SECONDS, open_lens
 
 WEIGHTS = "model.safetensors"
 
@@ -35,12 +34,6 @@ async () => {
 def site(demo_site: Path, tmp_path: Path) -> Path:
     """A copy that a test may damage."""
     return Path(shutil.copytree(demo_site, tmp_path / "site"))
-
-
-@pytest.fixture
-def url(site: Path, requests: Requests) -> Iterator[str]:
-    with serve({"/": site}, on_request=requests.paths.append) as root:
-        yield f"{root}/"
 
 
 def test_a_flipped_byte_in_the_store_refetches_exactly_one_chunk(page: Page, url: str, requests: Requests) -> None:

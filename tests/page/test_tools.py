@@ -4,45 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from neuroscope.site.server import serve
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.page.conftest import SECONDS, Requests, open_lens
+from tests.page.conftest import Requests
+from tests.page.reader import SECONDS, do_it, open_lens, open_tool
 
 WEIGHTS = "model.safetensors"
-
-
-@pytest.fixture
-def url(demo_site: Path, requests: Requests) -> Iterator[str]:
-    with serve({"/": demo_site}, on_request=requests.paths.append) as root:
-        yield f"{root}/"
-
-
-@pytest.fixture
-def lens(page: Page, url: str) -> Page:
-    open_lens(page, url)
-    return page
-
-
-def open_tool(page: Page, name: str, tool_class: str) -> Locator:
-    page.get_by_role("navigation", name="Tools").get_by_role("button", name=name).click()
-    pane = page.locator(f"[data-tool-class={tool_class}]")
-    expect(pane).to_be_visible(timeout=20 * SECONDS)
-    return pane
-
-
-def do_it(page: Page, source: str) -> None:
-    page.click(".cm-content")
-    page.keyboard.press("Control+a")
-    page.keyboard.insert_text(source)
-    page.keyboard.press("Control+a")
-    page.keyboard.press("Control+d")
 
 
 def test_text_is_generated_as_transformers_does_and_each_token_has_its_probability(

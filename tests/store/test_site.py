@@ -14,8 +14,7 @@ from neuroscope.site.server import serve
 from playwright.sync_api import Page, expect
 from safetensors.numpy import load, save
 
-from tests.page.conftest import SECONDS, open_lens
-from tests.page.test_page import print_it
+from tests.page.reader import SECONDS, do_it, open_lens, print_it
 from tests.store.hub_server import Hub, Repository
 
 # The engine's worker, so that a test can end it as a browser out of memory does: without a word.
@@ -39,7 +38,7 @@ def bare_url(demo_site: Path) -> Iterator[str]:
 def logits(page: Page, model: str = "model") -> str:
     """A few logits after a text, printed."""
     source = f"({model} forward: 'The cat sat') logits numbers copyFrom: 1 to: 5"
-    return print_it(page, source).removeprefix(source).strip()
+    return print_it(page, source)
 
 
 def test_the_service_worker_isolates_the_second_visit_and_serves_the_third_without_a_network(
@@ -119,7 +118,7 @@ def test_a_page_without_one_thing_works_and_says_so(page: Page, demo_site: Path,
         words = {"simd": "SIMD", "webgl": "WebGL2", "indexeddb": "IndexedDB", "subtle": "crypto.subtle"}
         expect(page.locator("#gaps")).to_contain_text(words.get(gap, gap))
         assert page.locator(".error-pane").count() == 0
-        assert print_it(page, "(model forward: 'The cat') logits shape first").endswith(" 1")
+        assert print_it(page, "(model forward: 'The cat') logits shape first") == "1"
 
 
 def test_an_insecure_page_without_anything_works(page: Page, demo_site: Path) -> None:
@@ -133,7 +132,7 @@ def test_an_insecure_page_without_anything_works(page: Page, demo_site: Path) ->
         open_lens(page, f"{root}?without=threads,simd,webgl,subtle,indexeddb,sw")
         for word in ("threads", "SIMD", "WebGL2", "IndexedDB", "service worker", "crypto.subtle"):
             expect(page.locator("#gaps")).to_contain_text(word)
-        assert print_it(page, "(model forward: 'The cat') logits shape first").endswith(" 1")
+        assert print_it(page, "(model forward: 'The cat') logits shape first") == "1"
 
 
 def kill_engine(page: Page) -> None:
@@ -145,11 +144,7 @@ def test_a_killed_engine_ends_every_wait_and_the_next_request_starts_another(pag
     with serve({"/": demo_site}) as root:
         open_lens(page, f"{root}?without=sw,threads&backend=wasm")
         before = logits(page)
-        page.click(".cm-content")
-        page.keyboard.press("Control+a")
-        page.keyboard.insert_text("[ (model forward: 'The cat sat') logits numbers ] repeat")
-        page.keyboard.press("Control+a")
-        page.keyboard.press("Control+d")
+        do_it(page, "[ (model forward: 'The cat sat') logits numbers ] repeat")
         expect(page.locator("#running")).to_have_text("1 running")
         kill_engine(page)
         error = page.locator(".error-pane")
