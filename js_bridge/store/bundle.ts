@@ -4,8 +4,9 @@
 
 import { EngineError } from "../engine/errors.ts";
 import { ChunkedFile } from "./chunked_file.ts";
-import { ChunkReader } from "./chunk_reader.ts";
+import { type Borrowed, ChunkReader } from "./chunk_reader.ts";
 import { type ChunkStore, type Digest, keep, readKept } from "./chunk_store.ts";
+import { end as endBuffer } from "./buffers.ts";
 import { asFetchFailed, type FetchBytes } from "./fetch.ts";
 import { Repository } from "./hub.ts";
 import { HUB_SCHEME } from "./hub_name.ts";
@@ -82,7 +83,7 @@ export class Bundle {
     const { store } = host;
     this.#release = store?.use(source.id) ?? (() => undefined);
     this.prepared =
-      store === null || source.keys === null ? null : new PreparedTensors(store, source.id, source.keys, this.#digest);
+      store === null || source.keys === null ? null : new PreparedTensors(store, source.id, source.keys);
     this.#reader = new ChunkReader({
       fetchBytes: source.repository?.fetchBytes ?? host.fetchBytes,
       store,
@@ -162,35 +163,64 @@ export class Bundle {
   }
 
   /**
-   * The bytes from `begin` up to `end`; a view where they lie in one chunk, which must not be changed.
+   * The bytes from `begin` up to `end`, a copy of its own.
    *
    * Fails: FetchFailed, ChunkMismatch, BundleRefused beyond the file's end.
    */
   async read(name: string, begin: number, end: number): Promise<Uint8Array> {
-    const pieces: Uint8Array[] = [];
-    for await (const piece of this.pieces(name, begin, end)) pieces.push(piece);
-    return joined(pieces, end - begin);
+    const bytes = new Uint8Array(end - begin);
+    let at = 0;
+    for await (const piece of this.pieces(name, begin, end)) {
+      bytes.set(piece, at);
+      at += piece.length;
+    }
+    return bytes;
+  }
+
+  /** As read, without a copy where the bytes lie in one chunk: they are gone when they are given back. */
+  async borrow(name: string, begin: number, end: number): Promise<Borrowed> {
+    const file = await this.#readable(name, begin, end);
+    if (begin < end) {
+      const { index, offset, bytes: length } = file.at(begin);
+      if (end <= offset + length) {
+        const { bytes, giveBack } = await this.#reader.borrow(file, index);
+        const part = bytes.subarray(begin - offset, end - offset);
+        if (part.length === end - begin) return { bytes: part, giveBack };
+        giveBack(); // the file is shorter than it was thought to be
+      }
+    }
+    const bytes = await this.read(name, begin, end);
+    return { bytes, giveBack: () => endBuffer(bytes.buffer as ArrayBuffer) };
   }
 
   /**
    * The bytes from `begin` up to `end` piece by piece, as they lie in the file and in chunks (16 MiB at most), while the
-   * next ones are on their way. Read in the order of the files and let each piece go, and memory holds a few chunks at a
-   * time. Pieces are views that must not be changed.
+   * next ones are on their way. Read in the order of the files, and memory holds a few chunks at a time. Pieces are
+   * views that must not be changed, and are gone when the next one is asked for.
    *
    * Fails: as read.
    */
   async *pieces(name: string, begin: number, end: number): AsyncGenerator<Uint8Array, void, undefined> {
+    const file = await this.#readable(name, begin, end);
+    for (let at = begin; at < end; ) {
+      const { index, offset } = file.at(at);
+      const { bytes, giveBack } = await this.#reader.borrow(file, index);
+      try {
+        file.check(at, Math.min(end, offset + Math.max(bytes.length, 1)));
+        const piece = bytes.subarray(at - offset, end - offset);
+        at += piece.length;
+        yield piece;
+      } finally {
+        giveBack();
+      }
+    }
+  }
+
+  async #readable(name: string, begin: number, end: number): Promise<ChunkedFile> {
     if (!this.#isThere(name)) throw await this.#missing(name);
     const file = this.#file(name);
     file.check(begin, end);
-    for (let at = begin; at < end; ) {
-      const { index, offset } = file.at(at);
-      const bytes = await this.#reader.read(file, index);
-      file.check(at, Math.min(end, offset + Math.max(bytes.length, 1)));
-      const piece = bytes.subarray(at - offset, end - offset);
-      at += piece.length;
-      yield piece;
-    }
+    return file;
   }
 
   /** The start of a file: as many bytes as `enough` finds in the first eight of them. */
@@ -238,7 +268,7 @@ export class Bundle {
   /** Ends a load, done or failed: waits until what was fetched is kept, lets go of it in memory and allows eviction. */
   async close(): Promise<void> {
     for (const file of this.#files.values()) this.#reader.forget(file);
-    await this.#reader.stored();
+    await this.#reader.close();
     this.#release();
   }
 
@@ -318,11 +348,11 @@ export class Bundle {
   }
 
   async #kept(key: string | null): Promise<Uint8Array | null> {
-    return key === null ? null : readKept(this.#host.store, key, this.#digest);
+    return key === null ? null : readKept(this.#host.store, key);
   }
 
   async #keep(key: string | null, bytes: Uint8Array): Promise<void> {
-    if (key !== null) await keep(this.#host.store, this.#source.id, key, bytes, this.#digest);
+    if (key !== null) await keep(this.#host.store, this.#source.id, key, bytes);
   }
 
   #advance(file: string, count: number, isCached: boolean): void {
@@ -344,7 +374,7 @@ async function openFolder(address: string, host: BundleHost, request: BundleRequ
   const base = address.endsWith("/") ? address : `${address}/`;
   const url = `${base}bundle.json`;
   const digest = host.digest ?? sha256;
-  const kept = await readKept(host.store, url, digest);
+  const kept = await readKept(host.store, url);
   const bytes = await asFetchFailed(url, () =>
     host.fetchBytes(url, undefined, { signal: request.signal, ...(kept === null ? {} : { attempts: 1 }) }),
   ).catch((error: unknown) => {
@@ -357,7 +387,7 @@ async function openFolder(address: string, host: BundleHost, request: BundleRequ
     return { id: folder, base, manifest: null, revision: null, keys: null, repository: null };
   const manifest = readManifest(bytes);
   const version = await digest(bytes);
-  if (kept === null || version !== (await digest(kept))) await keep(host.store, manifest.id, url, bytes, digest);
+  if (kept === null || version !== (await digest(kept))) await keep(host.store, manifest.id, url, bytes);
   const keys = `bundle ${manifest.id} ${version}`;
   return { id: manifest.id, base, manifest, revision: manifest.revision, keys, repository: null };
 }

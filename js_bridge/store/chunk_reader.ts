@@ -1,9 +1,10 @@
 // Reads chunks: from the store where it has them, else over the line, several at once, checked, and kept for the next
-// visit. Whoever reads in the order of the files finds the next chunks on their way; what lies behind is let go, so
-// that memory holds a window of the files, never a file.
+// visit. Whoever reads in the order of the files finds the next chunks on their way; what lies behind ends as soon as
+// nobody borrows it, so that memory holds a window of the files, never a file.
 
 import { EngineError } from "../engine/errors.ts";
-import type { ChunkStore, Digest, Kept } from "./chunk_store.ts";
+import { Buffers } from "./buffers.ts";
+import { type ChunkStore, type Digest, keep, readKept } from "./chunk_store.ts";
 import type { ChunkedFile, ChunkPlace } from "./chunked_file.ts";
 import { asFetchFailed, type FetchBytes } from "./fetch.ts";
 
@@ -31,14 +32,25 @@ interface Held {
   readonly file: ChunkedFile;
   readonly index: number;
   readonly bytes: Promise<Uint8Array>;
+  loans: number;
+}
+
+/** Bytes that are there until they are given back, and must not be changed. */
+export interface Borrowed {
+  readonly bytes: Uint8Array;
+  /** Once. */
+  giveBack(): void;
 }
 
 export class ChunkReader {
   readonly #options: ReaderOptions;
   readonly #lanes = new Lanes(LANES);
-  readonly #storing = new Set<Promise<unknown>>();
+  readonly #buffers = new Buffers();
+  readonly #storing = new Map<Uint8Array, Promise<unknown>>();
   /** Files whose host is being asked for the first time. */
   readonly #asking = new Map<ChunkedFile, Promise<void>>();
+  /** All chunks that are in memory or on their way, but those that are read once. */
+  readonly #all = new Set<Held>();
   /** The chunk that was read last, and those that follow it. */
   #window: Held[] = [];
   /** One that was read out of order. */
@@ -57,7 +69,9 @@ export class ChunkReader {
 
   /** Begins to fetch a chunk; what fails is told when it is read. */
   begin(file: ChunkedFile, index: number): void {
-    if (file.chunk(index) !== null) this.#window = [this.#held(file, index) ?? this.#request(file, index)];
+    if (file.chunk(index) === null) return;
+    this.#window = [this.#held(file, index) ?? this.#request(file, index)];
+    this.#sweep();
   }
 
   /**
@@ -66,20 +80,34 @@ export class ChunkReader {
    *
    * Fails: FetchFailed, ChunkMismatch; the signal's reason, also where the chunk is at hand.
    */
-  async read(file: ChunkedFile, index: number): Promise<Uint8Array> {
+  async borrow(file: ChunkedFile, index: number): Promise<Borrowed> {
     this.#options.signal.throwIfAborted();
     const wanted = this.#held(file, index) ?? this.#request(file, index);
+    wanted.loans++;
     const at = this.#window.indexOf(wanted);
     const next = this.#aside === null ? null : this.#after(this.#aside);
     const isNext = next?.file === file && next.index === index;
     if (this.#window.length === 0 || at === 0 || at === 1 || isNext) this.#window = [wanted, ...this.#ahead(wanted)];
     else this.#aside = wanted;
-    return wanted.bytes;
+    this.#sweep();
+    const giveBack = (): void => {
+      wanted.loans--;
+      this.#sweep();
+    };
+    try {
+      return { bytes: await wanted.bytes, giveBack };
+    } catch (error) {
+      giveBack();
+      throw error;
+    }
   }
 
-  /** A chunk that nobody else will ask for. Fails: FetchFailed, ChunkMismatch. */
-  readOnce(file: ChunkedFile, index: number): Promise<Uint8Array> {
-    return this.#load(file, file.chunk(index) as ChunkPlace);
+  /** A chunk that nobody else will ask for, a copy of its own. Fails: FetchFailed, ChunkMismatch. */
+  async readOnce(file: ChunkedFile, index: number): Promise<Uint8Array> {
+    const bytes = await this.#load(file, file.chunk(index) as ChunkPlace);
+    const copy = bytes.slice();
+    await this.#end(bytes);
+    return copy;
   }
 
   /** The first bytes of a file, whatever its chunks are: not kept, and not counted. Fails: FetchFailed. */
@@ -92,11 +120,30 @@ export class ChunkReader {
     this.#window = this.#window.filter((each) => each.file !== file);
     if (this.#aside?.file === file) this.#aside = null;
     file.whole = null;
+    this.#sweep();
   }
 
-  /** Resolves when everything that was fetched has been kept, or refused. */
-  async stored(): Promise<void> {
-    await Promise.all(this.#storing);
+  /** Resolves when everything that was fetched has been kept, or refused; from then on no memory waits for more. */
+  async close(): Promise<void> {
+    await Promise.all(this.#storing.values());
+    this.#buffers.close();
+  }
+
+  /** Ends the chunks that are neither borrowed nor expected. */
+  #sweep(): void {
+    for (const held of this.#all) {
+      if (held.loans > 0 || held === this.#aside || this.#window.includes(held)) continue;
+      this.#all.delete(held);
+      held.bytes.then(
+        (bytes) => this.#end(bytes),
+        () => undefined,
+      );
+    }
+  }
+
+  async #end(bytes: Uint8Array): Promise<void> {
+    await this.#storing.get(bytes);
+    this.#buffers.give(bytes);
   }
 
   #held(file: ChunkedFile, index: number): Held | undefined {
@@ -107,7 +154,9 @@ export class ChunkReader {
   #request(file: ChunkedFile, index: number): Held {
     const bytes = this.#load(file, file.chunk(index) as ChunkPlace);
     bytes.catch(() => undefined); // its reader is told
-    return { file, index, bytes };
+    const held = { file, index, bytes, loans: 0 };
+    this.#all.add(held);
+    return held;
   }
 
   /** The place that follows, in the next file after the end; null where nobody knows whether there is one. */
@@ -163,29 +212,21 @@ export class ChunkReader {
 
   /** From the store, if it has the chunk undamaged. */
   async #stored(file: ChunkedFile, place: ChunkPlace): Promise<Uint8Array | null> {
-    const { store, digest } = this.#options;
-    const { key, sha256 } = place;
-    if (store === null || key === null) return null;
-    const kept = await store.get(key);
-    if (kept === undefined) return null;
-    if ((await digest(kept.bytes)) !== (sha256 ?? kept.sha256)) {
-      await store.delete(key);
-      return null;
-    }
-    if (kept.bytes.length < place.bytes) file.learnSize(place.offset + kept.bytes.length);
-    this.#options.onBytes(file, kept.bytes.length, true);
-    return kept.bytes;
+    if (place.key === null) return null;
+    const bytes = await readKept(this.#options.store, place.key, this.#buffers);
+    if (bytes === null) return null;
+    if (bytes.length < place.bytes) file.learnSize(place.offset + bytes.length);
+    this.#options.onBytes(file, bytes.length, true);
+    return bytes;
   }
 
-  async #keep(file: ChunkedFile, { key, sha256 }: ChunkPlace, bytes: Uint8Array): Promise<void> {
-    const { store, digest, bundle } = this.#options;
+  /** The bytes stay in memory until that is done. */
+  async #keep(file: ChunkedFile, { key }: ChunkPlace, bytes: Uint8Array): Promise<void> {
+    const { store, bundle } = this.#options;
     if (store === null || key === null || !this.#options.keeps(file)) return;
-    const keeping = (async () => {
-      const kept: Kept = { bytes, sha256: sha256 ?? (await digest(bytes)) };
-      await store.put(bundle, key, kept);
-    })();
-    this.#storing.add(keeping);
-    await keeping.finally(() => this.#storing.delete(keeping));
+    const keeping = keep(store, bundle, key, bytes);
+    this.#storing.set(bytes, keeping);
+    await keeping.finally(() => this.#storing.delete(bytes));
   }
 
   /** Over the line, once more where it comes damaged. */
@@ -194,14 +235,16 @@ export class ChunkReader {
     let found = "";
     for (let attempt = 0; attempt < 2; attempt++) {
       let counted = 0;
-      const bytes = await this.#download(file, place, (count) => {
+      const download = (count: number): void => {
         counted += count;
         onBytes(file, count, false);
-      });
+      };
+      const bytes = await this.#download(file, place, download, this.#buffers);
       onBytes(file, bytes.length - counted, false);
       found = place.sha256 === null ? "" : await digest(bytes);
       if (place.sha256 === null || found === place.sha256) return bytes;
       file.whole = null;
+      this.#buffers.give(bytes);
       onBytes(file, -bytes.length, false);
     }
     throw new EngineError(
@@ -212,18 +255,28 @@ export class ChunkReader {
   }
 
   /** A host that ignores ranges sends the whole file: the other chunks are then cut from it too. */
-  async #download(file: ChunkedFile, place: ChunkPlace, onBytes: (count: number) => void): Promise<Uint8Array> {
-    const known = file.cuts === null ? await this.#first(file, place, onBytes) : null;
+  async #download(
+    file: ChunkedFile,
+    place: ChunkPlace,
+    onBytes: (count: number) => void,
+    buffers?: Buffers,
+  ): Promise<Uint8Array> {
+    const known = file.cuts === null ? await this.#first(file, place, onBytes, buffers) : null;
     if (known !== null) return known;
     if (file.whole !== null) {
       const whole = await file.whole;
-      if (whole !== null) return whole.slice(place.offset, place.offset + place.bytes);
+      if (whole !== null) return cutFrom(whole, place, buffers);
     }
-    return this.#ask(file, place, onBytes);
+    return this.#ask(file, place, onBytes, buffers);
   }
 
   /** Only one asks a file's host until it is known whether it cuts: four whole files at once would be three too many. */
-  async #first(file: ChunkedFile, place: ChunkPlace, onBytes: (count: number) => void): Promise<Uint8Array | null> {
+  async #first(
+    file: ChunkedFile,
+    place: ChunkPlace,
+    onBytes: (count: number) => void,
+    buffers: Buffers | undefined,
+  ): Promise<Uint8Array | null> {
     const asking = this.#asking.get(file);
     if (asking !== undefined) {
       await asking;
@@ -232,7 +285,7 @@ export class ChunkReader {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#asking.set(file, promise);
     try {
-      return await this.#ask(file, place, onBytes, resolve);
+      return await this.#ask(file, place, onBytes, buffers, resolve);
     } finally {
       resolve();
       this.#asking.delete(file);
@@ -243,6 +296,7 @@ export class ChunkReader {
     file: ChunkedFile,
     place: ChunkPlace,
     onBytes: (count: number) => void,
+    buffers: Buffers | undefined,
     onAnswer: () => void = () => undefined,
   ): Promise<Uint8Array> {
     const { fetchBytes, signal } = this.#options;
@@ -252,6 +306,7 @@ export class ChunkReader {
     const fetching = fetchBytes(file.url, range, {
       signal,
       onBytes,
+      ...(buffers === undefined ? {} : { buffers }),
       onHead: (head) => {
         if (head.status < 300) {
           file.learn(head);
@@ -272,7 +327,7 @@ export class ChunkReader {
     }
     if (isWhole && !isAll) {
       file.learnSize(bytes.length);
-      return bytes.slice(place.offset, place.offset + place.bytes);
+      return cutFrom(bytes, place, buffers);
     }
     if (bytes.length < place.bytes) {
       // Of a file whose size nobody told, that is its end; a chunk of bundle.json is judged by its SHA-256.
@@ -281,6 +336,15 @@ export class ChunkReader {
     }
     return bytes;
   }
+}
+
+/** A copy: the rest of the file must not stay for it. */
+function cutFrom(whole: Uint8Array, { offset, bytes }: ChunkPlace, buffers: Buffers | undefined): Uint8Array {
+  const part = whole.subarray(offset, offset + bytes);
+  if (buffers === undefined) return part.slice();
+  const copy = buffers.take(part.length);
+  copy.set(part);
+  return copy;
 }
 
 /** Lets so many in at once, the others in the order in which they came. */

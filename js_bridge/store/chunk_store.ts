@@ -1,25 +1,30 @@
-// Where fetched bytes stay between visits: pieces of files by key, each with its SHA-256 and with the bundles that it
+// Where fetched bytes stay between visits: pieces of files by key, each with its checksum and with the bundles that it
 // belongs to. A bundle's chunk has its SHA-256 as its key, so that two bundles share equal chunks and a changed bundle
-// fetches only what changed. The store checks nothing: whoever reads compares. It is a cache: whatever it can't do
-// costs a download, never a result, so nothing here throws but what its caller asked for.
+// fetches only what changed. It was compared when the chunk came; from then on the checksum, written with the bytes in
+// one transaction, tells whether the disk gives back what it got. The store compares nothing: whoever reads does. It is
+// a cache: whatever it can't do costs a download, never a result, so nothing here throws but what its caller asked for.
 //
 // Beyond its budget the bundle that was used least recently goes, whole: one that lacks a chunk is no use offline.
 // What a running load needs stays.
 
 import { EngineError } from "../engine/errors.ts";
+import type { Buffers } from "./buffers.ts";
 import type { Tabs } from "./tabs.ts";
+import { xxh32 } from "./xxh32.ts";
 
 /** SHA-256 in lower-case hexadecimal. */
 export type Digest = (bytes: Uint8Array) => Promise<string>;
 
 export interface Kept {
   readonly bytes: Uint8Array;
-  readonly sha256: string;
+  /** XXH32 of the bytes as they were put. */
+  readonly checksum: number;
 }
 
 export interface ChunkStore {
-  get(key: string): Promise<Kept | undefined>;
-  /** Keeps bytes for a bundle; false, and a warning, where there is no room for them. */
+  /** The bytes lie in one of the buffers, where the store can read into one. */
+  get(key: string, buffers?: Buffers): Promise<Kept | undefined>;
+  /** Keeps bytes for a bundle; false, and a warning, where there is no room for them. They may change afterwards. */
   put(bundle: string, key: string, kept: Kept): Promise<boolean>;
   delete(key: string): Promise<void>;
   /** Marks a bundle as used now; until the answer is called it is not evicted. */
@@ -54,29 +59,23 @@ export interface Shortage {
 }
 
 /** What is kept under a key, if it is undamaged; else it is deleted, and the answer is null. */
-export async function readKept(store: ChunkStore | null, key: string, digest: Digest): Promise<Uint8Array | null> {
-  const kept = await store?.get(key);
+export async function readKept(store: ChunkStore | null, key: string, buffers?: Buffers): Promise<Uint8Array | null> {
+  const kept = await store?.get(key, buffers);
   if (kept === undefined) return null;
-  if ((await digest(kept.bytes)) === kept.sha256) return kept.bytes;
+  if (xxh32(kept.bytes) === kept.checksum) return kept.bytes;
+  buffers?.give(kept.bytes);
   await store?.delete(key);
   return null;
 }
 
-/** Keeps bytes with their SHA-256. */
-export async function keep(
-  store: ChunkStore | null,
-  bundle: string,
-  key: string,
-  bytes: Uint8Array,
-  digest: Digest,
-): Promise<void> {
-  await store?.put(bundle, key, { bytes, sha256: await digest(bytes) });
+/** Keeps bytes with their checksum. */
+export async function keep(store: ChunkStore | null, bundle: string, key: string, bytes: Uint8Array): Promise<void> {
+  await store?.put(bundle, key, { bytes, checksum: xxh32(bytes) });
 }
 
 /** What a store knows of a key without its bytes. */
 export interface Entry {
   readonly key: string;
-  readonly sha256: string;
   readonly bytes: number;
   readonly bundles: readonly string[];
 }
@@ -118,7 +117,7 @@ export function toEvict(
 
 /** Where the bytes lie: memory or IndexedDB. What fails is thrown. */
 export interface Shelves {
-  get(key: string): Promise<Kept | undefined>;
+  get(key: string, buffers?: Buffers): Promise<Kept | undefined>;
   /** All or nothing. Fails: QuotaExceededError. */
   add(bundle: string, key: string, kept: Kept): Promise<void>;
   delete(key: string): Promise<void>;
@@ -155,8 +154,8 @@ export class BudgetedStore implements ChunkStore {
     this.#log = log;
   }
 
-  async get(key: string): Promise<Kept | undefined> {
-    return this.#attempt("read", () => this.#shelves.get(key), undefined);
+  async get(key: string, buffers?: Buffers): Promise<Kept | undefined> {
+    return this.#attempt("read", () => this.#shelves.get(key, buffers), undefined);
   }
 
   /** One after another: each decides about room by what the one before has left. */

@@ -7,6 +7,7 @@
 // does not expose (Content-Range, ETag) is taken as unknown.
 
 import { EngineError } from "../engine/errors.ts";
+import { type Buffers, end as endBuffer } from "./buffers.ts";
 import { joined } from "./pieces.ts";
 
 export interface ByteRange {
@@ -33,6 +34,8 @@ export interface FetchWatch {
   onBytes?(count: number): void;
   onHead?(head: FileHead): void;
   readonly signal?: AbortSignal;
+  /** What lends the memory for a range; else it is the answer's own. */
+  readonly buffers?: Buffers;
   /** How often to try without receiving anything; by default one more than there are delays. */
   readonly attempts?: number;
 }
@@ -104,6 +107,16 @@ class Transfer {
   }
 
   async run(): Promise<Uint8Array | null> {
+    let answer: Uint8Array | null = null;
+    try {
+      answer = await this.#persist();
+      return answer;
+    } finally {
+      if (answer?.buffer !== this.#buffer?.buffer) this.#letGo();
+    }
+  }
+
+  async #persist(): Promise<Uint8Array | null> {
     const { delays, patience } = this.#settings;
     const { signal, attempts = delays.length + 1 } = this.#watch;
     let failures = 0;
@@ -198,7 +211,7 @@ class Transfer {
 
   async #receive(response: Response, alarm: Alarm): Promise<void> {
     const end = this.#end();
-    if (end !== null && this.#received === 0) this.#buffer = new Uint8Array(Math.max(end - this.#begin(), 0));
+    if (end !== null && this.#received === 0) this.#lend(Math.max(end - this.#begin(), 0));
     const reader = response.body?.getReader();
     if (reader === undefined) return this.#take(new Uint8Array(await response.arrayBuffer()));
     try {
@@ -213,16 +226,20 @@ class Transfer {
     }
   }
 
-  #take(piece: Uint8Array): void {
+  #take(piece: Uint8Array<ArrayBuffer>): void {
+    const { length } = piece;
     if (this.#buffer === null) this.#pieces.push(piece);
-    else if (this.#received + piece.length <= this.#buffer.length) this.#buffer.set(piece, this.#received);
-    else {
+    else if (this.#received + piece.length <= this.#buffer.length) {
+      this.#buffer.set(piece, this.#received);
+      // A stream's piece is its reader's, and there are thousands of them.
+      if (length === piece.buffer.byteLength) endBuffer(piece.buffer);
+    } else {
       const asked = this.#buffer.length;
       this.#forget();
       throw new Passing(`more than the ${asked} bytes that were asked for came`);
     }
-    this.#received += piece.length;
-    this.#watch.onBytes?.(piece.length);
+    this.#received += length;
+    this.#watch.onBytes?.(length);
   }
 
   /** All that was received, once nothing is missing. */
@@ -250,8 +267,20 @@ class Transfer {
     if (this.#received > 0) this.#watch.onBytes?.(-this.#received);
     this.#received = 0;
     this.#pieces = [];
-    this.#buffer = null;
+    this.#letGo();
     this.#head = null;
+  }
+
+  /** Memory for what comes: of a range that is lent, of a whole file its own. */
+  #lend(bytes: number): void {
+    this.#letGo();
+    const isRange = this.#range !== undefined && this.#head?.isWhole !== true;
+    this.#buffer = (isRange ? this.#watch.buffers?.take(bytes) : undefined) ?? new Uint8Array(bytes);
+  }
+
+  #letGo(): void {
+    if (this.#buffer !== null) this.#watch.buffers?.give(this.#buffer);
+    this.#buffer = null;
   }
 
   #limited(wait: number | null): EngineError {

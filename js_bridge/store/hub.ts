@@ -12,7 +12,6 @@ import { keep, readKept } from "./chunk_store.ts";
 import type { FetchBytes, FetchWatch } from "./fetch.ts";
 import { PUBLIC_HUB } from "./hub_name.ts";
 import { parseJson } from "./manifest.ts";
-import { sha256 } from "./sha256.ts";
 
 const COMMIT = /^[0-9a-f]{40}$/;
 
@@ -93,9 +92,8 @@ export class Repository {
 
   /** Learns the commit: from the store if it may, else from the Hub; offline, from the store in any case. */
   async #pin(host: BundleHost, mayBeKept: boolean, signal: AbortSignal | undefined): Promise<void> {
-    const digest = host.digest ?? sha256;
     const key = `hub ${this.#hub}/${this.#name}@${this.revision}`;
-    const bytes = await readKept(host.store, key, digest);
+    const bytes = await readKept(host.store, key);
     const kept = bytes === null ? null : new TextDecoder().decode(bytes);
     if (kept !== null && mayBeKept) {
       this.commit = kept;
@@ -109,7 +107,7 @@ export class Repository {
       this.commit = kept;
       return;
     }
-    if (this.commit !== null) await keep(host.store, this.id, key, new TextEncoder().encode(this.commit), digest);
+    if (this.commit !== null) await keep(host.store, this.id, key, new TextEncoder().encode(this.commit));
   }
 
   async #ask(signal: AbortSignal | undefined): Promise<void> {

@@ -27,8 +27,8 @@ class MemoryShelves implements Shelves {
 
   async add(bundle: string, key: string, kept: Kept): Promise<void> {
     const bundles = new Set(this.#entries.get(key)?.bundles).add(bundle);
-    this.#kept.set(key, kept);
-    this.#entries.set(key, { key, sha256: kept.sha256, bytes: kept.bytes.length, bundles: [...bundles] });
+    this.#kept.set(key, { ...kept, bytes: kept.bytes.slice() });
+    this.#entries.set(key, { key, bytes: kept.bytes.length, bundles: [...bundles] });
   }
 
   async delete(key: string): Promise<void> {

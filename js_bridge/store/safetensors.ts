@@ -51,15 +51,19 @@ export async function readHeader(bundle: Bundle, file: string): Promise<Map<stri
   return entries;
 }
 
-/** A tensor's numbers, row-major. float16 and bfloat16 are widened exactly. Fails: BundleRefused for other dtypes. */
+/** A tensor's numbers, row-major. Fails: BundleRefused for a dtype that is none of F32, F16 and BF16. */
 export async function readTensor(bundle: Bundle, name: string, entry: TensorEntry): Promise<Float32Array> {
   if (!(entry.dtype in BYTES))
     throw refusal(entry.file, `tensor ${name} has dtype ${entry.dtype}; ${Object.keys(BYTES).join(", ")} can be read`);
-  const bytes = await bundle.read(entry.file, entry.begin, entry.end);
+  return asNumbers(entry.dtype, await bundle.read(entry.file, entry.begin, entry.end));
+}
+
+/** Bytes of one of these dtypes as float32: a view where they are that, float16 and bfloat16 widened exactly. */
+export function asNumbers(dtype: string, bytes: Uint8Array): Float32Array {
   const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
-  if (entry.dtype === "F32") return new Float32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 4);
+  if (dtype === "F32") return new Float32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 4);
   const halves = new Uint16Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 2);
-  return entry.dtype === "F16" ? widenFloat16(halves) : widenBfloat16(halves);
+  return dtype === "F16" ? widenFloat16(halves) : widenBfloat16(halves);
 }
 
 function refusal(file: string, text: string): EngineError {

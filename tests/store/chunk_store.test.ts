@@ -9,7 +9,7 @@ import { openMemoryChunks } from "../../js_bridge/store/memory_chunks.ts";
 async function fill(store: ChunkStore, names: string): Promise<void> {
   for (const name of names.split(" ")) {
     const letGo = store.use(name[0]);
-    await store.put(name[0], name, { bytes: new Uint8Array(10), sha256: "" });
+    await store.put(name[0], name, { bytes: new Uint8Array(10), checksum: 0 });
     letGo();
   }
 }
@@ -43,7 +43,7 @@ describe("a budget", () => {
     const told: Shortage[] = [];
     store.onFull = (shortage) => told.push(shortage);
     const [letA, letB] = [store.use("a"), store.use("b")];
-    const put = (bundle: string, key: string) => store.put(bundle, key, { bytes: new Uint8Array(10), sha256: "" });
+    const put = (bundle: string, key: string) => store.put(bundle, key, { bytes: new Uint8Array(10), checksum: 0 });
     assert.deepEqual(await Promise.all([put("a", "a1"), put("a", "a2"), put("b", "b1")]), [true, true, true]);
     assert.deepEqual([await put("b", "b2"), await put("b", "b3")], [false, false]);
     assert.equal(await held(store), "b10 a20");
@@ -57,7 +57,7 @@ describe("a budget", () => {
 
 test("a chunk that two bundles share goes with the last of them", async () => {
   const store = openMemoryChunks();
-  for (const bundle of ["a", "b"]) await store.put(bundle, "same", { bytes: new Uint8Array(10), sha256: "" });
+  for (const bundle of ["a", "b"]) await store.put(bundle, "same", { bytes: new Uint8Array(10), checksum: 0 });
   assert.equal((await store.usage()).bytes, 10);
   await store.evict("a");
   assert.ok(await store.get("same"));
@@ -73,7 +73,7 @@ test("a store that fails costs a download, never an error", async () => {
   const { ALONE } = await import("../../js_bridge/store/tabs.ts");
   const broken = new BudgetedStore(failing as never, ALONE, (text) => said.push(text));
   assert.equal(await broken.get("x"), undefined);
-  assert.equal(await broken.put("a", "x", { bytes: new Uint8Array(1), sha256: "" }), false);
+  assert.equal(await broken.put("a", "x", { bytes: new Uint8Array(1), checksum: 0 }), false);
   assert.equal((await broken.usage()).bytes, 0);
   await broken.evict("a");
   assert.match(said[0], /disk gone/);

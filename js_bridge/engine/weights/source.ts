@@ -4,7 +4,8 @@
 // of two.
 
 import type { Bundle } from "../../store/bundle.ts";
-import { readTensor, type TensorEntry } from "../../store/safetensors.ts";
+import { end as endBuffer } from "../../store/buffers.ts";
+import { asNumbers, readTensor, type TensorEntry } from "../../store/safetensors.ts";
 import type { TensorPlan } from "../decoder/architecture.ts";
 import { EngineError } from "../errors.ts";
 import { elementsOf } from "../tensors/shape.ts";
@@ -23,7 +24,10 @@ export interface StoredTensor {
   readonly transposed: boolean;
   /** Of int8 codes: one factor per output of every matrix, in their order. */
   readonly scales: Float32Array | null;
-  /** Whole rows of the matrix `index` of `count`, in their order. Int8Array where there are scales. */
+  /**
+   * Whole rows of the matrix `index` of `count`, in their order. Int8Array where there are scales. A piece is gone when
+   * the next one is asked for.
+   */
   pieces(index: number, count: number): AsyncGenerator<Rows>;
 }
 
@@ -54,7 +58,7 @@ export async function openTensor(
       shape,
       transposed: isByOutputs(plan),
       scales: null,
-      pieces: (index, count) => floatPieces(bundle, name, entry, index, count),
+      pieces: (index, count) => floatPieces(bundle, entry, index, count),
     };
   }
   if (dtype !== "I8") {
@@ -136,13 +140,20 @@ export function openNumbers(plan: TensorPlan, bytes: Uint8Array): StoredTensor {
 
 async function* floatPieces(
   bundle: Bundle,
-  name: string,
   entry: TensorEntry,
   index: number,
   count: number,
 ): AsyncGenerator<Float32Array> {
-  for (const [begin, end, rows] of ranges(entry, index, count)) {
-    yield await readTensor(bundle, name, { ...entry, begin, end, shape: [rows, entry.shape[entry.shape.length - 1]] });
+  for (const [begin, end] of ranges(entry, index, count)) {
+    const { bytes, giveBack } = await bundle.borrow(entry.file, begin, end);
+    const numbers = asNumbers(entry.dtype, bytes);
+    try {
+      yield numbers;
+    } finally {
+      // Widened, they were not borrowed but made here.
+      if (numbers.buffer !== bytes.buffer) endBuffer(numbers.buffer as ArrayBuffer);
+      giveBack();
+    }
   }
 }
 
@@ -153,8 +164,12 @@ async function* codePieces(
   count: number,
 ): AsyncGenerator<Int8Array> {
   for (const [begin, end] of ranges(entry, index, count)) {
-    const bytes = await bundle.read(entry.file, begin, end);
-    yield new Int8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const { bytes, giveBack } = await bundle.borrow(entry.file, begin, end);
+    try {
+      yield new Int8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    } finally {
+      giveBack();
+    }
   }
 }
 
@@ -176,9 +191,9 @@ async function* packedPieces(
     const taken = Math.min(step, rows - row);
     const first = index * rows + row;
     const begin = blocks.begin + first * rowBytes;
-    const codes = await bundle.read(blocks.file, begin, begin + taken * rowBytes);
     const from = scales.begin + first * groups;
     const exponents = await bundle.read(scales.file, from, from + taken * groups);
+    const { bytes: codes, giveBack } = await bundle.borrow(blocks.file, begin, begin + taken * rowBytes);
     const numbers = new Float32Array(taken * groups * 32);
     for (let group = 0; group < exponents.length; group++) {
       const scale = 2 ** (exponents[group] - 127);
@@ -188,12 +203,18 @@ async function* packedPieces(
         numbers[group * 32 + 2 * i + 1] = HALF_BYTES[byte >> 4] * scale;
       }
     }
-    yield numbers;
+    giveBack();
+    endBuffer(exponents.buffer as ArrayBuffer);
+    try {
+      yield numbers;
+    } finally {
+      endBuffer(numbers.buffer);
+    }
   }
 }
 
-/** Where the rows of one of `count` matrices lie in the file, a few at a time: begin, end, rows. */
-function* ranges(entry: TensorEntry, index: number, count: number): Generator<[number, number, number]> {
+/** Where the rows of one of `count` matrices lie in the file, a few at a time: begin, end. */
+function* ranges(entry: TensorEntry, index: number, count: number): Generator<[number, number]> {
   const size = (entry.end - entry.begin) / count;
   const rows = elementsOf(entry.shape.slice(0, -1)) / count;
   const rowBytes = size / rows;
@@ -201,6 +222,6 @@ function* ranges(entry: TensorEntry, index: number, count: number): Generator<[n
   const start = entry.begin + index * size;
   for (let row = 0; row < rows; row += step) {
     const end = Math.min(row + step, rows);
-    yield [start + row * rowBytes, start + end * rowBytes, end - row];
+    yield [start + row * rowBytes, start + end * rowBytes];
   }
 }

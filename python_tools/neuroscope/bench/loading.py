@@ -99,9 +99,9 @@ def _load(browser: Any, places: Places) -> dict[str, Any]:
 def _renderer_of(page: Any) -> int:
     """Found by memory: the page fills 64 MiB, and the process that grew is its own."""
     before = {pid: _resident(pid) for pid in _renderers()}
-    page.evaluate("globalThis.ballast = new Uint8Array(64 * 2 ** 20).fill(1)")
+    page.evaluate("() => { globalThis.ballast = new Uint8Array(64 * 2 ** 20).fill(1); }")
     grown = max(_renderers(), key=lambda pid: _resident(pid) - before.get(pid, 0))
-    page.evaluate("delete globalThis.ballast")
+    page.evaluate("() => { delete globalThis.ballast; }")
     time.sleep(0.2)
     return grown
 
