@@ -6,12 +6,14 @@ one after another; each test is about what its own answered.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from neuroscope.lab.model import LabModel
 
 # `theirs` is the lab's model, `mine` the page's.
 _MODELS = """
@@ -23,6 +25,10 @@ _MODELS = """
 _PROGRAM = """answers at: '%s' put: ([ %s ] on: Error do: [ :error |
     error return: (Dictionary with: 'error' -> (error class name , ': ' , error messageText)) ])"""
 _PROGRAMS: dict[str, str] = {}  # a test's name ► its program
+
+CHAT_TEMPLATE = """{{ bos_token }}{% for message in messages %}{% if message.role == 'tool' %}\
+{{ raise_exception('no tools here') }}{% endif %}{{ message.role }}: {{ message.content }}
+{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"""
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
@@ -46,6 +52,17 @@ def evaluates_each(program: str, cases: dict[str, str]) -> Callable[[Test], Test
         return pytest.mark.parametrize("case", cases)(test)
 
     return register
+
+
+@pytest.fixture(scope="module")
+def server(serve: Callable[..., Any], demo_model: LabModel) -> Iterator[str]:
+    """A lab of this file's own, whose model has a chat template."""
+    model = copy.copy(demo_model)
+    model.tokenizer = copy.deepcopy(demo_model.tokenizer)
+    assert model.tokenizer is not None
+    model.tokenizer.chat_template = CHAT_TEMPLATE
+    with serve(model=model) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +198,18 @@ def test_lens_and_part_of_the_layers_are_offered(value: Any) -> None:
     assert positions is True
 
 
+@evaluates("""
+    messages := {#system -> 'Be brief.'. #user -> 'Héllo'}.
+    {theirs chatText: messages. theirs encodeChat: messages}""")
+def test_chat_goes_through_the_labs_template(value: Any, demo_model: LabModel) -> None:
+    text, ids = value
+    assert text == "<|endoftext|>system: Be brief.\nuser: Héllo\nassistant:"
+    assert demo_model.tokenizer is not None
+    assert ids == demo_model.tokenizer.encode(text, add_special_tokens=False)
+
+
 _REFUSED = {
+    "chat": ("theirs chatText: {#tool -> 'Hi'}", "BadMessage", "no tools here"),
     "gradients": (
         "theirs gradientsOf: [ :l | l mean ] at: 'blocks.1.hook_resid_post' for: text",
         "LabRefused",

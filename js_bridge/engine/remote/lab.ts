@@ -149,6 +149,8 @@ const NAMES: Record<string, ErrorName> = {
   bad_intervention: "BadParameter",
   model_not_found: "BundleRefused",
   no_tokenizer: "NoTokenizer",
+  no_chat_template: "BadMessage",
+  chat_template_refused: "BadMessage",
   rate_limit_exceeded: "RateLimited",
 };
 

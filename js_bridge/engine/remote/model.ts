@@ -100,6 +100,12 @@ export async function answerRemote(model: RemoteModel, message: Request): Promis
       const told = await model.lab.json("POST", "/v1/detokenize", { model: model.name, ids: message.ids });
       return { kind: "decoded", id: message.id, text: told["text"] as string, tokens: told["tokens"] as string[] };
     }
+    case "chat": {
+      const { messages, addGenerationPrompt } = message;
+      const body = { model: model.name, messages, add_generation_prompt: addGenerationPrompt };
+      const { text, ids } = await model.lab.json("POST", "/v1/tokenize", body);
+      return { kind: "chatted", id: message.id, text: text as string, ids: ids as number[] };
+    }
     case "createCache":
       return null; // a pass that names it is refused
     default:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 
 from neuroscope.errors import LabError
 from neuroscope.lab.model import Floats, LabModel, Tokenizer, Watch
@@ -43,14 +44,38 @@ class Generated:
 
 def prompt_of(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
     """Token ids of a conversation: by the model's chat template, else the contents, one a line, behind the token that
-    begins a text."""
+    begins a text. Raises: LabError for messages that the template refuses."""
     if getattr(tokenizer, "chat_template", None):
-        rendered = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-        return list(tokenizer.encode(str(rendered), add_special_tokens=False))
+        return list(tokenizer.encode(chat_text(tokenizer, messages), add_special_tokens=False))
     text = "\n".join(message["content"] for message in messages)
     ids = list(tokenizer.encode(text, add_special_tokens=False))
     start = tokenizer.bos_token_id
     return ids if start is None else [start, *ids]
+
+
+def chat_text(
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True
+) -> str:
+    """What the model's chat template makes of a conversation. Raises: LabError where there is none, or it refuses."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise LabError(
+            "The model has no chat template; give it plain text.",
+            status=409,
+            code="no_chat_template",
+            parameter="messages",
+        )
+    try:
+        text = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=add_generation_prompt, tokenize=False
+        )
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages) or "none"
+        raise LabError(
+            f"The model's chat template refuses messages with the roles {roles}: {error}",
+            code="chat_template_refused",
+            parameter="messages",
+        ) from error
+    return str(text)
 
 
 def generate(

@@ -20,10 +20,11 @@ from safetensors.numpy import load, save
 
 from neuroscope.errors import LabError
 from neuroscope.lab import wire, work
+from neuroscope.lab.generation import chat_text
 from neuroscope.lab.hook_names import check_name, components
 from neuroscope.lab.hook_table import hook_table
 from neuroscope.lab.interventions import read_intervention, read_tensor
-from neuroscope.lab.messages import Text
+from neuroscope.lab.messages import Message, Text
 from neuroscope.lab.model import Floats, LabModel, Watch, basis
 from neuroscope.lab.passes import Options, Passes, RunningPass, check_tokens
 from neuroscope.lab.registry import Registry
@@ -49,8 +50,12 @@ class PassRequest(BaseModel):
 
 
 class TokenizeRequest(BaseModel):
+    """A text, or a conversation that the model's chat template makes one of."""
+
     model: str | None = None
-    text: Annotated[Text, Field(max_length=1_000_000)]
+    text: Annotated[Text, Field(max_length=1_000_000)] | None = None
+    messages: Annotated[list[Message], Field(max_length=1000)] | None = None
+    add_generation_prompt: bool = True
 
 
 class DetokenizeRequest(BaseModel):
@@ -85,8 +90,15 @@ def pass_routes(registry: Registry) -> APIRouter:
     @router.post("/v1/tokenize")
     async def tokenize(request: Request, body: TokenizeRequest) -> dict[str, Any]:
         model = await work.run(request, lambda _: registry.model(body.model))
-        ids = _tokenizer(model).encode(body.text, add_special_tokens=False)
-        return {"ids": ids, "tokens": [_tokenizer(model).decode([id]) for id in ids]}
+        tokenizer = _tokenizer(model)
+        text = body.text
+        if (text is None) == (body.messages is None):
+            raise LabError("Give either a text or messages to tokenize.", code="bad_body", parameter="text")
+        if text is None:
+            turns = [message.as_turn() for message in body.messages or []]
+            text = chat_text(tokenizer, turns, add_generation_prompt=body.add_generation_prompt)
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        return {"text": text, "ids": ids, "tokens": [tokenizer.decode([id]) for id in ids]}
 
     @router.post("/v1/detokenize")
     async def detokenize(request: Request, body: DetokenizeRequest) -> dict[str, Any]:
