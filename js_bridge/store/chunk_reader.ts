@@ -25,6 +25,9 @@ export interface ReaderOptions {
 const BYTES_AHEAD = 48 * 2 ** 20;
 const CHUNKS_AHEAD = 8;
 
+/** From the store the next chunk comes while one is worked on; more would only take memory. */
+const KEPT_AHEAD = 16 * 2 ** 20;
+
 /** Requests at once, for which browsers open no more than six connections to a host. */
 const LANES = 4;
 
@@ -55,6 +58,8 @@ export class ChunkReader {
   #window: Held[] = [];
   /** One that was read out of order. */
   #aside: Held | null = null;
+  /** Whether the chunk that came last was in the store. */
+  #isKept = false;
   /** The file after each, in the order in which they will be read. */
   #next = new Map<ChunkedFile, ChunkedFile>();
 
@@ -175,7 +180,7 @@ export class ChunkReader {
     while (place !== null && ahead.length < CHUNKS_AHEAD) {
       const { file, index } = place;
       bytes += (file.chunk(index) as ChunkPlace).bytes;
-      if (bytes > BYTES_AHEAD) break;
+      if (bytes > (this.#isKept ? KEPT_AHEAD : BYTES_AHEAD)) break;
       ahead.push(this.#held(file, index) ?? this.#request(file, index));
       place = this.#after(place);
     }
@@ -186,6 +191,7 @@ export class ChunkReader {
     const { store, signal } = this.#options;
     signal.throwIfAborted();
     const stored = await this.#stored(file, place);
+    this.#isKept = stored !== null;
     if (stored !== null) return stored;
     const leave = await this.#lanes.enter();
     let letGo = (): void => undefined;

@@ -10,8 +10,8 @@ import type { TensorPlan } from "../decoder/architecture.ts";
 import { EngineError } from "../errors.ts";
 import { elementsOf } from "../tensors/shape.ts";
 
-/** Bytes that are read at a time, at least a row. */
-const PIECE = 4 * 2 ** 20;
+/** Bytes that are read at a time, at least a row: a piece that lies in two chunks is copied, so it should not be large. */
+const PIECE = 2 ** 20;
 
 export type Rows = Float32Array | Int8Array;
 
