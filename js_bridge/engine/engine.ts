@@ -448,7 +448,7 @@ class MessageEngine implements Engine {
         const values = inputs.map((each) => this.#tensors.valueOf(each, common));
         const backend = inputs.map((each) => each.backend).find((each) => each instanceof Tape) ?? common;
         const value = operate(backend, message.op, values, message.parameters);
-        this.#tensors.fulfil(result, value, backend);
+        this.#tensors.fulfil(result, value, backend, (error) => withOperation(error, message, inputs));
       } catch (error) {
         this.#tensors.poison(result, withOperation(error, message, inputs));
       }

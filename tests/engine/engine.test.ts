@@ -422,6 +422,9 @@ describe("tensors", () => {
     assert.deepEqual(session.events.at(-1), { kind: "collect", bytes: 3200, budget: 4000 });
     const refused = session.create(new Array<number>(300).fill(1), [300]);
     await assert.rejects(session.read(refused), { name: "OverBudget", message: /4400 bytes of the 4000/ });
+    const sum = session.name();
+    session.post({ kind: "operate", op: "add", inputs: [kept, kept], result: sum, origin: "Foo>>bar" });
+    await assert.rejects(session.read(sum), { name: "OverBudget", operation: "add", origin: "Foo>>bar" });
     session.post({ kind: "release", tensors: [kept] });
     assert.equal((await ledger()).bytes, 0);
     assert.equal((await session.read(session.create(new Array<number>(300).fill(1), [300]))).numbers.length, 300);

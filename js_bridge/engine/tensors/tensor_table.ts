@@ -89,14 +89,17 @@ export class TensorTable implements Keeper {
       : new EngineError("UnknownTensor", `Tensor ${id} was never made`, { tensor: id });
   }
 
-  /** Gives a pending tensor its value, and takes the value over. Over budget it becomes poisoned instead. */
-  fulfil(tensor: Tensor, value: Value, backend: Backend): void {
+  /**
+   * Gives a pending tensor its value, and takes the value over. Over budget it becomes poisoned instead, with the error
+   * that `blame` makes of it.
+   */
+  fulfil(tensor: Tensor, value: Value, backend: Backend, blame = (error: EngineError): EngineError => error): void {
     tensor.backend = backend;
     tensor.value = value;
     tensor.state = "ready";
     this.#count(value.storage);
     if (this.bytes > this.budget) {
-      const error = this.#overBudget(this.bytes);
+      const error = blame(this.#overBudget(this.bytes));
       this.#drop(tensor);
       this.poison(tensor, error);
       return;
