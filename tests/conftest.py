@@ -18,6 +18,7 @@ from neuroscope.image.build import build_image
 from neuroscope.kernels import KERNELS, build_kernels
 from playwright.sync_api import Browser, Page
 
+from tests.machines import Run, run_own, run_upstream, upstream
 from tests.turns import Turns
 
 # Matrices are small here: on a busy machine PyTorch's threads wait for each other four times as long as they work.
@@ -118,6 +119,15 @@ def evaluate(image: Path, demo_bundle: Path, kernels: Path) -> Callable[..., str
         return capture_in_node(machine).removesuffix("\n")
 
     return run
+
+
+@pytest.fixture(params=["own", "upstream"])
+def run_image(request: pytest.FixtureRequest) -> Run:
+    """Runs an image until it quits, on both machines, one after the other; answers the lines that it printed."""
+    if request.param == "own":
+        return run_own
+    upstream()
+    return run_upstream
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from neuroscope.image.build import build_image
+
+from tests.machines import Run
 
 FACTS = [
     ("3 + 4", "7"),
@@ -35,7 +36,7 @@ FACTS = [
 
 @pytest.mark.parametrize(("expression", "printed"), FACTS, ids=[each for each, _ in FACTS])
 def test_an_entry_is_evaluated_printed_and_quits(
-    minimal: Path, tmp_path: Path, run_image: Callable[[Path], list[str]], expression: str, printed: str
+    minimal: Path, tmp_path: Path, run_image: Run, expression: str, printed: str
 ) -> None:
     image = tmp_path / "x.image"
     build_image(minimal, image, entry=expression)

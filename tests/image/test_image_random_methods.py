@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from neuroscope.image.disassembler import instructions, literal_of, stack_depths
 from neuroscope.image.generator import MAX_FRAME, SMALL_FRAME
 from neuroscope.image.random_methods import RandomMethod, random_methods
 from neuroscope.project import ROOT
+
+from tests.machines import run_own
 
 SEED, COUNT = 20_26, 2_000
 GLOBALS = ("Foo", "Array", "Transcript")
@@ -78,9 +79,7 @@ def tonel(method: RandomMethod) -> str:
     return f"\n{{ #category : #private }}\nFoo >> {pattern} [\n{body}\n]\n"
 
 
-def test_the_compiler_in_the_image_compiles_them_to_the_same_bytes(
-    methods: list[RandomMethod], tmp_path: Path, run_own: Callable[[Path], list[str]]
-) -> None:
+def test_the_compiler_in_the_image_compiles_them_to_the_same_bytes(methods: list[RandomMethod], tmp_path: Path) -> None:
     """The image gets the methods with their sources as this compiler made them, and recompiles them."""
     source = tmp_path / "smalltalk"
     source.mkdir()

@@ -6,7 +6,6 @@ captured variable in a temp vector. Inlining and copying must be invisible; the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -18,6 +17,8 @@ from neuroscope.image.compiler import compile_method
 from neuroscope.image.library import ENTRY_SELECTOR, Library
 from neuroscope.image.spur import write_image
 from neuroscope.project import ROOT
+
+from tests.machines import Run
 
 SEED, COUNT = 7, 120
 
@@ -131,9 +132,7 @@ COMPARE = """compareAll
 	^ wrong isEmpty ifTrue: ['all {count} agree'] ifFalse: [wrong printString]"""
 
 
-def test_inlining_and_copying_are_invisible(
-    tmp_path: Path, run_image: Callable[[Path], list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inlining_and_copying_are_invisible(tmp_path: Path, run_image: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library()
     library.read(ROOT / "smalltalk", None, with_tests=False)
     library.check()

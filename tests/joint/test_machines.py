@@ -5,13 +5,14 @@ Upstream's folder is named by the environment variable SQUEAKJS_HOME; without it
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from neuroscope.cli.machine import MachineRun, capture_on_upstream
+
+from tests.machines import upstream
 
 # A new class, a non-local return through ensure:, resume:, and arithmetic with 200 digits.
 UNSEEN = """
@@ -29,13 +30,6 @@ log := OrderedCollection new.
  [ 1 / 0 ] on: ZeroDivide do: [ :error | error return: error class name ]}
 """
 UNSEEN_PRINTED = "#(42 #(#unwound) 7 true 203 #ZeroDivide)"
-
-
-def upstream() -> Path:
-    folder = os.environ.get("SQUEAKJS_HOME")
-    if not folder:
-        pytest.skip("SQUEAKJS_HOME names no folder of upstream SqueakJS")
-    return Path(folder)
 
 
 def lines_on_upstream(image: Path, source: str) -> list[str]:

@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from system_images import Run, build
+from system_images import build
+
+from tests.machines import Run
 
 SUMMARY = re.compile(r"(\d+) run, (\d+) passed, (\d+) failed, (\d+) errors, (\d+) skipped")
 
