@@ -190,9 +190,8 @@ def test_tool_for_models_fits_a_phone(chosen: Chosen, lab: str) -> None:
         assert control.evaluate("node => (node.labels?.length ?? 0) > 0 || node.ariaLabel || node.textContent")
 
 
-def test_unknown_model_of_the_lab_is_told_with_those_it_has(page: Page, lab: str) -> None:
-    open_lens(page, f"{lab}/")
-    tool = open_tool(page, "Model", "ModelTool")
+def test_unknown_model_of_the_lab_is_told_with_those_it_has(chosen: Chosen) -> None:
+    tool = chosen.tool
     field = tool.get_by_role("textbox", name="Bundle, repository, or lab:NAME")
     field.fill("lab:gpt5")
     field.press("Enter")
@@ -222,9 +221,10 @@ def test_lab_elsewhere_wants_its_token_and_may_stop_in_the_middle(
             open_lens(page, f"{root}/?lab={there}")
             tool = open_tool(page, "Model", "ModelTool")
             expect(tool).to_contain_text(f"{there}: This lab wants its token", timeout=20 * SECONDS)
-            give_token(tool, there, "another")
+            expect(tool.get_by_role("textbox", name="Address of a lab")).to_have_value(there)
+            give_token(tool, "another")
             expect(tool).to_contain_text("has none or a wrong one", timeout=20 * SECONDS)
-            give_token(tool, there, TOKEN)
+            give_token(tool, TOKEN)
             load(tool, f"demo, in the lab at {there}")
             expect(tool).to_contain_text("float32, lab", timeout=60 * SECONDS)
             assert "secret" not in page.content()
@@ -244,7 +244,6 @@ def test_lab_elsewhere_wants_its_token_and_may_stop_in_the_middle(
         expect(models(tool).locator("option")).to_have_count(2)
 
 
-def give_token(tool: Locator, address: str, token: str) -> None:
-    tool.get_by_role("textbox", name="Address of a lab").fill(address)
+def give_token(tool: Locator, token: str) -> None:
     tool.get_by_label("Its token, if it wants one").fill(token)
     tool.get_by_role("button", name="Ask for its models").click()
