@@ -86,7 +86,10 @@ def check_site(url: str) -> None:
         (["--host", "0.0.0.0"], "--token"),
         (["--model", "/none/such"], "is no folder"),
         (["--site", "."], "index.html"),
-        (["--database", "/none/such/lab.sqlite"], "--database"),
+        (["--database", "/none/such/lab.sqlite"], "(unable to open database file); name a file in a folder"),
+        (["--max-hooks", "0"], "--max-hooks out"),
+        (["--max-seconds", "nan"], "limit of seconds is nan"),
+        (["--port", "99999"], "port is 99999, and ports are 0 to 65535"),
     ],
 )
 def test_lab_that_can_not_start_says_why(

@@ -75,46 +75,54 @@ def test_sweep_is_every_combination(spec: SweepSpec) -> None:
     assert {each.target.layer for each in several} == {0, 1, 2, 3}
 
 
-def test_sweep_with_a_dying_worker_gives_the_numbers_of_one_by_one(
+def test_sweep_with_a_dying_worker_that_is_cut_off_goes_on_with_the_numbers_of_one_by_one(
     spec: SweepSpec, tmp_path: Path, one_by_one: Callable[[Experiment], dict[str, Any]]
 ) -> None:
-    """Two workers; the process of one is killed behind the first batch. Then the sweep is asked for again."""
+    """The process of one of two workers is killed behind the first batch, the sweep itself ends behind the fourth."""
     seen: list[Progress] = []
 
-    def kill_one(progress: Progress) -> None:
-        seen.append(progress)
-        if len(seen) == 1:
-            os.kill(next(workers()), signal.SIGKILL)
-
-    path = tmp_path / "sweep.sqlite"
-    report = run_sweep(spec, open_results(path), workers=2, batch=4, report=kill_one)
-    assert (report.total, report.ran, report.known) == (48, 48, 0)
-    assert report.restarts == seen[-1].restarts == 1
-    assert [each.done for each in seen] == list(range(4, 49, 4)) and seen[-1].left == 0
-    assert {each.total for each in seen} == {48} and all(each.left and each.left > 0 for each in seen[:-1])
-    results = kept(path)
-    assert results == {each.hash: json.loads(json.dumps(one_by_one(each))) for each in plan(spec)}
-    assert run_sweep(spec, open_results(path)).ran == 0
-
-
-def test_sweep_that_was_cut_off_goes_on(spec: SweepSpec, tmp_path: Path) -> None:
     class Enough(Exception):
         """Ends the sweep as Ctrl-C does."""
 
-    def stop(progress: Progress) -> None:
-        if progress.done >= 16:
+    def kill_one_and_stop(progress: Progress) -> None:
+        seen.append(progress)
+        if len(seen) == 1:
+            os.kill(next(workers()), signal.SIGKILL)
+        if progress.restarts and len(seen) >= 4:
             raise Enough
 
-    path = tmp_path / "sweep.parquet"
+    path = tmp_path / "sweep.sqlite"
     with pytest.raises(Enough):
-        run_sweep(spec, open_results(path), workers=1, batch=8, report=stop)
-    (path / "_part-unfinished.parquet").write_bytes(b"cut off")  # what a killed writer leaves behind
+        run_sweep(spec, open_results(path), workers=2, batch=4, report=kill_one_and_stop)
+    assert seen[-1].restarts == 1
+    assert [each.done for each in seen] == list(range(4, 4 * len(seen) + 1, 4))
+    assert {each.total for each in seen} == {48} and all(each.left and each.left > 0 for each in seen)
     before = kept(path)
-    assert len(before) == 16
-    report: SweepReport = run_sweep(spec, open_results(path), workers=1, batch=8)
-    assert (report.total, report.ran, report.known) == (48, 32, 16)
+    assert len(before) == seen[-1].done < 48
+
+    report: SweepReport = run_sweep(spec, open_results(path), workers=1, batch=16, report=seen.append)
+    assert (report.total, report.ran, report.known) == (48, 48 - len(before), len(before))
+    assert seen[-1].done == 48 and seen[-1].left == 0
     after = kept(path)
-    assert after.keys() == {each.hash for each in plan(spec)} and before.items() <= after.items()
+    assert before.items() <= after.items()
+    assert after == {each.hash: json.loads(json.dumps(one_by_one(each))) for each in plan(spec)}
+    again = run_sweep(spec, open_results(path))
+    assert (again.ran, again.known) == (0, 48)
+
+
+def test_parquet_keeps_a_batch_once_and_whole(
+    spec: SweepSpec, tmp_path: Path, one_by_one: Callable[[Experiment], dict[str, Any]]
+) -> None:
+    """One batch has no heads at all; another is run twice; a writer was killed in the middle of a third."""
+    path = tmp_path / "sweep.parquet"
+    made = [(each, one_by_one(each)) for each in plan(spec)]
+    layers, heads = ([each for each in made if (each[0].target.head is None) == alone] for alone in (True, False))
+    for batch in (layers[:4], heads[:4], heads[:4]):
+        open_results(path).append(batch)
+    (path / "_part-unfinished.parquet").write_bytes(b"cut off")
+    right = {experiment.hash: json.loads(json.dumps(result)) for experiment, result in (*layers[:4], *heads[:4])}
+    assert kept(path) == right
+    assert open_results(path).done() == right.keys()
 
 
 def workers() -> Iterator[int]:
@@ -145,6 +153,11 @@ def workers() -> Iterator[int]:
         ({"prompts": [{"text": PROMPT}]}, "input, answer"),
         ({"interventions": ["patch"], "positions": [None], "prompts": [{"input": PROMPT, "others": ["a"]}]}, "tokens"),
         ({"layer": [1]}, "layer"),
+        ({"engine": "jax"}, "'jax'; it is one of torch, mlx"),
+        ({"dtype": "int8"}, "'int8'; it is one of float32"),
+        ({"prompts": PROMPT}, "prompts, which has to be a list"),
+        ({"positions": ["last"]}, "positions"),
+        ({"seed": -1}, "seed of an experiment is -1"),
     ],
 )
 def test_sweep_that_means_nothing_is_refused_before_it_runs(
@@ -152,6 +165,12 @@ def test_sweep_that_means_nothing_is_refused_before_it_runs(
 ) -> None:
     with pytest.raises(LabError, match=words):
         plan(make_spec(tmp_path / "spec.json", model=str(demo_folder), **more))
+
+
+@pytest.mark.parametrize("option", ["workers", "batch"])
+def test_sweep_without_workers_or_work_is_refused(spec: SweepSpec, tmp_path: Path, option: str) -> None:
+    with pytest.raises(LabError, match=f"0 as --{option}; give it 1 or more"):
+        run_sweep(spec, open_results(tmp_path / "sweep.sqlite"), **{option: 0})  # type: ignore[arg-type]
 
 
 def test_results_of_another_kind_are_refused(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def _listening(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise LabError(
             f"The lab can't listen on {settings.host}, port {settings.port} ({error}); end what listens there, or name "
             "another with --port."

@@ -28,6 +28,16 @@ class Limits:
     seconds: float = 300.0
     waiting_requests: int = 64
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise LabError(
+                    f"The limit of {name.replace('_', ' ')} is {value:g}, which would refuse every request; make it "
+                    f"more than 0, or leave --max-{name.replace('_', '-')} out.",
+                    code="bad_limit",
+                    parameter=name,
+                )
+
     def check(self, name: str, value: float, *, parameter: str | None = None) -> None:
         """Raises: LabError when `value` is beyond the limit called `name`."""
         allowed = getattr(self, name)
@@ -50,6 +60,15 @@ class ModelSource:
     dtype: str = "float32"
     devices: str | None = None  # device_map of transformers, e.g. "auto"; None: the processor
 
+    def __post_init__(self) -> None:
+        for name, value, allowed in (("engine", self.engine, ENGINES), ("dtype", self.dtype, DTYPES)):
+            if value not in allowed:
+                raise LabError(
+                    f"The {name} of {self.id} is {value!r}; it is one of {', '.join(allowed)}.",
+                    code=f"unknown_{name}",
+                    parameter=name,
+                )
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -65,6 +84,12 @@ class Settings:
     site: Path | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise LabError(
+                f"The port is {self.port}, and ports are 0 to 65535, of which 0 takes a free one; name another with "
+                "--port.",
+                code="bad_port",
+            )
         if not self.is_loopback and not self.token:
             raise LabError(
                 f"The lab would listen on {self.host}, where others can reach it, without a token; give it one with "

@@ -46,7 +46,9 @@ class ExperimentStore:
             _Base.metadata.create_all(self._engine)
         except Exception as error:
             raise LabError(
-                f"The database {path} can't be opened ({error}); name another file with --database.", status=409
+                f"The database {path} can't be opened ({_reason(error)}); name a file in a folder that is there, with "
+                "--database of serve or --output of sweep.",
+                status=409,
             ) from error
 
     def close(self) -> None:
@@ -105,6 +107,11 @@ class ExperimentStore:
                 raise LabError(f"There is no experiment {hash} to delete.", status=404, code="not_found")
             session.delete(row)
             session.commit()
+
+
+def _reason(error: Exception) -> str:
+    """The database's own words, without the library's page about them."""
+    return str(getattr(error, "orig", None) or error)
 
 
 def _wait_for_writers(connection: Any, _: Any) -> None:

@@ -80,18 +80,23 @@ def run_sweep(
         import ray
     except ImportError as error:
         raise MissingProgramError("Ray is missing; `pip install neuroscope[ray]` installs it.") from error
+    for name, value in (("workers", workers), ("batch", batch)):
+        if value < 1:
+            raise LabError(f"The sweep was given {value} as --{name}; give it 1 or more.", parameter=name)
     began = time.monotonic()
     several = plan(spec)
     done = results.done()
     missing = [each for each in several if each.hash not in done]
     known = len(several) - len(missing)
+    if not missing:
+        return SweepReport(len(several), 0, known, 0, time.monotonic() - began)
     package = Path(__file__).parents[1]
     environment: dict[str, Any] = {"py_modules": [str(package)]} if on else {}
     local: dict[str, Any] = {} if on else {"num_cpus": workers, "include_dashboard": False, "logging_level": "error"}
     ray.init(address=on, runtime_env=environment or None, log_to_driver=False, **local)
     try:
         batches = deque(missing[start : start + batch] for start in range(0, len(missing), batch))
-        pool = _Pool(ray, spec.source, min(workers, max(1, len(batches))))
+        pool = _Pool(ray, spec.source, min(workers, len(batches)))
         finished = 0
         for made in pool.run(batches):
             results.append(made)

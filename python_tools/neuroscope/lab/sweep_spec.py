@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from neuroscope.errors import LabError
 from neuroscope.lab.experiments import COMPONENTS, KINDS, Experiment
 from neuroscope.lab.model import LabModel
@@ -63,7 +65,12 @@ class SweepSpec:
                 fields = {**prompt, **self.more}
                 if kind not in ("mean", "resample", "patch"):
                     fields.pop("others", None)
-                body = ExperimentBody.model_validate({"kind": kind, "target": target, **fields})
+                try:
+                    body = ExperimentBody.model_validate({"kind": kind, "target": target, **fields})
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    place = ".".join(str(part) for part in first["loc"])
+                    raise LabError(f"{place} of an experiment is {first['input']!r}: {first['msg']}.") from error
                 yield read_experiment(model, body, registry)
 
 
@@ -76,9 +83,12 @@ def read_spec(path: Path) -> SweepSpec:
     if not isinstance(json_spec, dict) or (set(json_spec) - _FIELDS):
         odd = sorted(set(json_spec) - _FIELDS)[0] if isinstance(json_spec, dict) else json_spec
         raise LabError(f"{path} has a field {odd!r}; a sweep has {', '.join(sorted(_FIELDS))}.")
-    for name in ("model", "prompts", "interventions"):
+    for name, kind in (("model", str), ("prompts", list), ("interventions", list)):
         if not json_spec.get(name):
             raise LabError(f"{path} lacks {name!r}; a sweep needs model, prompts and interventions.")
+        if not isinstance(json_spec[name], kind):
+            what = "a text" if kind is str else "a list"
+            raise LabError(f"{path} has {json_spec[name]!r} as {name}, which has to be {what}.")
     folder = Path(json_spec["model"]).expanduser()
     source = ModelSource(
         id=folder.name if folder.is_dir() else json_spec["model"],
@@ -98,7 +108,7 @@ def read_spec(path: Path) -> SweepSpec:
         components=_choices(path, "components", json_spec.get("components", ["layer"]), COMPONENTS),
         layers=_numbers(path, "layers", json_spec.get("layers", "all")),
         heads=_numbers(path, "heads", json_spec.get("heads", "all")),
-        positions=tuple(json_spec.get("positions") or (None,)),
+        positions=_positions(path, json_spec.get("positions")),
         more={name: json_spec[name] for name in ("seed", "direction", "scale") if name in json_spec},
     )
 
@@ -108,6 +118,14 @@ def _choices(path: Path, name: str, given: Any, allowed: tuple[str, ...]) -> tup
     if wrong:
         raise LabError(f"{path} has {wrong[0]!r} among its {name}; they are a list of {', '.join(allowed)}.")
     return tuple(given)
+
+
+def _positions(path: Path, given: Any) -> tuple[int | None, ...]:
+    """Negative ones count from the end of a prompt; null is everywhere."""
+    positions = [None] if given is None else given
+    if not isinstance(positions, list) or not positions or any(not isinstance(each, int | None) for each in positions):
+        raise LabError(f"{path} has {given!r} as positions; they are a list of whole numbers, or of null: everywhere.")
+    return tuple(positions)
 
 
 def _numbers(path: Path, name: str, given: Any) -> tuple[int, ...] | None:
