@@ -3,6 +3,7 @@
 
 import type { WorkerSettings } from "../engine/worker.ts";
 import type { LoadedAnswer } from "../protocol.ts";
+import type { WatchedBytes } from "./buffer_watch.ts";
 import { EngineClient } from "./engine_client.ts";
 
 let engine: EngineClient;
@@ -21,6 +22,18 @@ const bench = {
   },
 
   close: () => engine.close(),
+
+  /** What a watched engine's worker has asked for. */
+  watched(): Promise<WatchedBytes> {
+    const channel = new BroadcastChannel("neuroscope buffers");
+    return new Promise((resolve) => {
+      channel.onmessage = ({ data }) => {
+        channel.close();
+        resolve(data);
+      };
+      channel.postMessage("report");
+    });
+  },
 
   /** Milliseconds of a pass with all logits read back; with the plain hook set kept, or only its products. */
   async pass(length: number, repetitions: number, only: "everything" | "capture" | "products"): Promise<number> {

@@ -3,6 +3,7 @@
 // maxima of a tensor that is stored by rows of inputs, means over the vocabulary.
 
 import type { TensorPlan } from "../decoder/architecture.ts";
+import { end } from "../../store/buffers.ts";
 import type { Backend, Matrix, MatrixLayout, MatrixWriter, Value } from "../backend.ts";
 import { elementsOf, lastOf } from "../tensors/shape.ts";
 import type { Treatment } from "./processing.ts";
@@ -166,7 +167,9 @@ class Placement {
   readonly #turn: number;
   readonly #added: Float64Array | null;
   readonly #codes: Codes | null;
-  #held: Float32Array | null;
+  /** Memory for the parts' columns. */
+  readonly #dealt: (Float32Array<ArrayBuffer> | Int8Array<ArrayBuffer>)[] = [];
+  #held: Float32Array<ArrayBuffer> | null;
   #row = 0;
   #written = 0;
 
@@ -200,6 +203,7 @@ class Placement {
     if (this.#held === null || treated instanceof Int8Array) this.#write(treated);
     else this.#held.set(treated, this.#row * this.#width);
     this.#row += rows.length / this.#width;
+    if (treated !== rows) end(treated.buffer as ArrayBuffer);
   }
 
   finish(): [string, Matrix][] {
@@ -212,8 +216,10 @@ class Placement {
       for (let at = 0; at < held.length; at += ROWS * this.#width) {
         this.#write(held.subarray(at, at + ROWS * this.#width));
       }
+      end(held.buffer);
       this.#held = null;
     }
+    this.#letGo();
     this.#codes?.addScales(this.#allScales());
     return this.#parts.map((part) => {
       part.isFinished = true;
@@ -228,7 +234,12 @@ class Placement {
   }
 
   abandon(): void {
+    this.#letGo();
     for (const part of this.#parts) if (!part.isFinished) part.writer.abandon();
+  }
+
+  #letGo(): void {
+    for (const dealt of this.#dealt) end(dealt.buffer);
   }
 
   get #width(): number {
@@ -272,8 +283,9 @@ class Placement {
     this.#codes?.add(codes as Int8Array);
     if (this.#parts.length === 1) this.#parts[0].writer.write(codes);
     else if (this.#layout.transposed) this.#dealRows(codes);
-    else turnsOfRows(codes, this.#layout.outputs, this.#sizes).forEach((each, i) => this.#parts[i].writer.write(each));
+    else this.#dealColumns(codes);
     this.#written += rows.length / this.#width;
+    if (codes !== rows) end(codes.buffer as ArrayBuffer);
   }
 
   /** Each part takes as many rows as it gets in a turn. */
@@ -287,6 +299,22 @@ class Placement {
       const start = (row - this.#written) * width;
       this.#parts[part].writer.write(rows.subarray(start, start + taken * width));
       row += taken;
+    }
+  }
+
+  /** Each part's columns, in memory that serves all pieces of the tensor. */
+  #dealColumns(rows: Rows): void {
+    for (const [i, { size, writer }] of this.#parts.entries()) {
+      const count = (rows.length / this.#turn) * size;
+      let dealt = this.#dealt[i];
+      if (dealt === undefined || dealt.length < count) {
+        if (dealt !== undefined) end(dealt.buffer);
+        dealt = rows instanceof Int8Array ? new Int8Array(count) : new Float32Array(count);
+        this.#dealt[i] = dealt;
+      }
+      const part = dealt.subarray(0, count);
+      dealColumns(rows, part, this.#sizes, i);
+      writer.write(part);
     }
   }
 
@@ -375,22 +403,23 @@ type Numbers = Float32Array | Float64Array | Int8Array;
 
 /** One row dealt to the parts in turns. */
 function turns<N extends Numbers>(row: N, sizes: readonly number[]): N[] {
-  return turnsOfRows(row, row.length, sizes);
-}
-
-/** The columns of each row dealt to the parts in turns. */
-function turnsOfRows<N extends Numbers>(rows: N, width: number, sizes: readonly number[]): N[] {
   const turn = sizes.reduce((sum, size) => sum + size);
-  let first = 0;
-  return sizes.map((size) => {
-    const part = rows.slice(0, (rows.length / turn) * size) as N;
-    for (let from = first, to = 0; to < part.length; from += turn, to += size) {
-      if (size === 1) part[to] = rows[from];
-      else part.set(rows.subarray(from, from + size), to);
-    }
-    first += size;
+  return sizes.map((size, i) => {
+    const part = row.slice(0, (row.length / turn) * size) as N;
+    dealColumns(row, part, sizes, i);
     return part;
   });
+}
+
+/** The columns of rows that part `index` gets where all take turns. */
+function dealColumns(rows: Numbers, part: Numbers, sizes: readonly number[], index: number): void {
+  const turn = sizes.reduce((sum, size) => sum + size);
+  const size = sizes[index];
+  const first = sizes.slice(0, index).reduce((sum, each) => sum + each, 0);
+  for (let from = first, to = 0; to < part.length; from += turn, to += size) {
+    if (size === 1) part[to] = rows[from];
+    else part.set(rows.subarray(from, from + size), to);
+  }
 }
 
 /** The other way round: the parts' numbers as one row. */

@@ -62,6 +62,7 @@ class Places:
     bundle_folder: Path
     kernels: str = "/site/kernels.wasm"
     engine: str = "/site/engine.js"
+    watched_engine: str = "/bench/watched_engine.js"
     bundles: str = "/bundles"
     bundle: str = "gpt2-small-shaped"
     int8_bundle: str = "gpt2-small-shaped-int8"

@@ -86,7 +86,7 @@ def _make_bundles(checkpoint: Path) -> Path:
 
 def _make_page() -> Path:
     folder = FOLDER / "page"
-    for source in ("page", "transformers_worker", "products_worker", "storage_worker"):
+    for source in ("page", "transformers_worker", "products_worker", "storage_worker", "watched_engine"):
         bundle_script(SCRIPTS / f"{source}.ts", folder / f"{source}.js")
     (folder / "index.html").write_text(
         '<!doctype html><meta charset="utf-8"><title>NeuroScope benchmark</title>'
