@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import pytest
 import torch
 from demo_lab import PROMPT
 from fastapi.testclient import TestClient
+from neuroscope import project
 from neuroscope.lab.experiments import Experiment, Target
 from neuroscope.lab.model import LabModel
 from transformers import AutoModelForCausalLM
@@ -201,6 +203,14 @@ def test_added_direction_steers_the_stream(lab: TestClient, by_hand: ByHand) -> 
 def prompt_ids(lab: TestClient) -> list[int]:
     ids: list[int] = lab.post("/v1/tokenize", json={"text": PROMPT}).json()["ids"]
     return ids
+
+
+def test_nnsight_stays_out_of_this_process() -> None:
+    """It puts a method on Python's own object type; MLX, imported behind it, aborts the process."""
+    sources = [path for folder in ("python_tools", "tests") for path in (project.ROOT / folder).rglob("*.py")]
+    importing = [path for path in sources if re.search(r"^\s*(from|import) nnsight\b", path.read_text(), re.M)]
+    assert importing == [Path(__file__).with_name("nnsight_logits.py")]
+    assert "nnsight" not in sys.modules
 
 
 @pytest.fixture(scope="module")

@@ -145,6 +145,7 @@ def test_block_that_branches_acts_as_in_the_page(value: Any) -> None:
         "scale": "InterventionHook scale: 'blocks.1.hook_resid_post' by: 0.5 at: {#position -> -1}",
         "add": "InterventionHook add: direction to: 'blocks.0.hook_resid_post'",
         "project": "InterventionHook projectOut: direction from: 'blocks.1.hook_resid_pre'",
+        "middle": "InterventionHook scale: 'blocks.1.hook_resid_mid' by: 0.5 at: {#position -> -1}",
     },
 )
 def test_interventions_as_data_act_as_in_the_page(case: str, value: Any) -> None:
@@ -227,6 +228,7 @@ _REFUSED = {
     ),
     "no lab": ("RemoteTransformerModel named: 'demo' at: 'http://127.0.0.1:9'", "FetchFailed", "neuroscope serve"),
     "no address": ("(Lab at: 'localhost:8080') models", "FetchFailed", "write one like http://127.0.0.1:8080"),
+    "no time": ("(RemoteTransformerModel named: 'demo' at: lab) hookSeconds: 0", "BadParameter", "more than 0"),
     "too much time": (
         "(RemoteTransformerModel named: 'demo' at: lab) hookSeconds: 1000; forward: text",
         "LabRefused",
