@@ -252,7 +252,7 @@ export class Bundle {
     this.#file(name).learnSize(bytes);
   }
 
-  /** Begins to fetch a file's first chunk, if it will be read. What fails is told when it is. */
+  /** Begins to fetch a file's first chunks, if they will be read. What fails is told when they are. */
   fetchAhead(name: string): void {
     if (this.manifest !== null && this.#isThere(name) && this.#request.keep !== "prepared")
       this.#reader.begin(this.#file(name), 0);

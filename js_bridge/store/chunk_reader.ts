@@ -72,10 +72,11 @@ export class ChunkReader {
     this.#next = new Map(files.slice(1).map((file, i) => [files[i], file]));
   }
 
-  /** Begins to fetch a chunk; what fails is told when it is read. */
+  /** Begins to fetch a chunk and those that follow it; what fails is told when they are read. */
   begin(file: ChunkedFile, index: number): void {
     if (file.chunk(index) === null) return;
-    this.#window = [this.#held(file, index) ?? this.#request(file, index)];
+    const first = this.#held(file, index) ?? this.#request(file, index);
+    this.#window = [first, ...this.#ahead(first)];
     this.#sweep();
   }
 
@@ -179,9 +180,11 @@ export class ChunkReader {
     let place = this.#after(from);
     while (place !== null && ahead.length < CHUNKS_AHEAD) {
       const { file, index } = place;
+      const held = this.#held(file, index);
       bytes += (file.chunk(index) as ChunkPlace).bytes;
-      if (bytes > (this.#isKept ? KEPT_AHEAD : BYTES_AHEAD)) break;
-      ahead.push(this.#held(file, index) ?? this.#request(file, index));
+      // What has come is not sent away, though less would be asked for now.
+      if (held === undefined && bytes > (this.#isKept ? KEPT_AHEAD : BYTES_AHEAD)) break;
+      ahead.push(held ?? this.#request(file, index));
       place = this.#after(place);
     }
     return ahead;

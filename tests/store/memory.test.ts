@@ -45,12 +45,13 @@ const host: typeof fetch = async (url, { headers } = {}) => {
 };
 
 /** As the browser's store, whose bytes are not in this process's memory until they are read. */
-function storeOfBlobs(): ChunkStore {
+function storeOfBlobs(log: string[] = []): ChunkStore {
   const kept: Kept = { bytes: chunk, checksum: xxh32(chunk) };
   const blob = new Blob([chunk]);
   return Object.assign(openMemoryChunks(), {
     get: async (key: string, buffers?: Parameters<ChunkStore["get"]>[1]) => {
       if (key !== sha256) return undefined;
+      log.push(key);
       const bytes = new Uint8Array(await blob.arrayBuffer());
       return { ...kept, bytes: buffers?.adopt(bytes) ?? bytes };
     },
@@ -96,6 +97,16 @@ describe("reading a file of 40 chunks", () => {
     const [peak, left] = await watched(storeOfBlobs(), borrowAll);
     assert.ok(peak < 9.7, `${peak} chunks`);
     assert.ok(left < 0.1, `${left} chunks are left`);
+  });
+
+  test("from the store reads each chunk once, also those that were begun before anybody knew that they are kept", async () => {
+    const log: string[] = [];
+    await watched(storeOfBlobs(log), async (bundle) => {
+      bundle.fetchAhead(WEIGHTS);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      await borrowAll(bundle);
+    });
+    assert.equal(log.length, CHUNKS);
   });
 
   test("piece by piece takes no more", async () => {
