@@ -52,10 +52,9 @@ const HELPED = 576;
 const SIZE = 640;
 
 /**
- * Looks at a number before a thread sleeps, at about half a nanosecond each. Waking a thread takes some 50 µs, and a
- * pass has a hundred jobs. A helper is awake still when the next one comes, behind kernels that one thread runs alone
- * and what JavaScript does between them, about 0.2 ms; `run` waits as long as a portion takes, about 50 µs, behind
- * which a helper has probably lost its core.
+ * Looks at a number before a thread sleeps, at about half a nanosecond each: what a helper spends between two jobs of a
+ * pass, behind kernels that one thread runs alone and what JavaScript does meanwhile, about 0.2 ms; and what `run` spends
+ * on a helper's last portion, about 50 µs. Waking a thread takes as long, and a pass has a hundred jobs.
  */
 // @ts-ignore: decorator
 @inline
@@ -63,10 +62,16 @@ const HELPER_LOOKS = 400_000;
 // @ts-ignore: decorator
 @inline
 const RUN_LOOKS = 100_000;
+/** Where the cores are busy with other programs looking only takes time from them, and from the thread waited for. */
+// @ts-ignore: decorator
+@inline
+const LEAST_LOOKS = 4_000;
 
 let board: usize = 0;
 let thread: usize = 0;
 let helpers: i32 = 0;
+/** What this thread's next wait may spend: more after each that was not in vain, much less after each that was. */
+let allowance: i32 = LEAST_LOOKS;
 
 export function boardSize(): i32 {
   return SIZE;
@@ -119,7 +124,7 @@ function share(kernel: i32, units: i32, grain: i32, patience: i32): bool {
     if (atomic.load<i32>(board + SLEEPERS) > 0) atomic.notify(board + NUMBER, helpers);
     takePortions();
     atomic.store<i32>(board + OPEN, 0);
-    for (let i = 0; i < RUN_LOOKS; i++) if (atomic.load<i32>(board + INSIDE) === 0) return true;
+    if (sees(board + INSIDE, 0, true, RUN_LOOKS)) return true;
     atomic.store<i32>(board + WAITING, 1);
     for (let i = 0; i < patience; i++) {
       const inside = atomic.load<i32>(board + INSIDE);
@@ -130,6 +135,20 @@ function share(kernel: i32, units: i32, grain: i32, patience: i32): bool {
     return atomic.load<i32>(board + INSIDE) === 0;
   }
   return true;
+}
+
+/** Looks until the number at a place is, or is not, as given; false if that does not come in time. */
+function sees(place: usize, number: i32, is: bool, most: i32): bool {
+  if (ASC_FEATURE_THREADS) {
+    for (let looks = min(allowance, most); looks > 0; looks--) {
+      if ((atomic.load<i32>(place) === number) === is) {
+        allowance = min(2 * allowance, most);
+        return true;
+      }
+    }
+    allowance = max(allowance >> 2, LEAST_LOOKS);
+  }
+  return false;
 }
 
 /** How many it took. */
@@ -152,9 +171,7 @@ export function serve(): void {
   if (ASC_FEATURE_THREADS) {
     let seen = atomic.load<i32>(board + NUMBER);
     while (true) {
-      let looks = 0;
-      while (atomic.load<i32>(board + NUMBER) === seen) {
-        if (++looks < HELPER_LOOKS) continue;
+      while (!sees(board + NUMBER, seen, false, HELPER_LOOKS)) {
         atomic.add<i32>(board + SLEEPERS, 1);
         atomic.wait<i32>(board + NUMBER, seen, -1);
         atomic.sub<i32>(board + SLEEPERS, 1);
