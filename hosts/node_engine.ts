@@ -31,11 +31,12 @@ export function connectEngine(
   post: (message: HostMessage, attachments: Attachment[]) => void,
 ): NodeEngine {
   const outstanding = new Outstanding();
-  const bundles = new BundleList(options.bundles, options.backend);
   const { kernels } = options;
+  // Without kernels a repository could be fetched, and not run.
+  const bundles = new BundleList(options.bundles, options.backend, kernels !== null);
   const answer = (message: HostMessage, attachments: Attachment[]): void => {
     outstanding.received(message);
-    post(message, attachments);
+    post(bundles.explained(message), attachments);
   };
   const engine = createEngine({
     post: (message, attachments) => answer(message as unknown as HostMessage, attachments),

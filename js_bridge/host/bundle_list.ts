@@ -10,7 +10,9 @@ export class BundleList {
   #addresses: ReadonlyMap<string, string>;
   #backend: string;
 
-  #asksHub: boolean;
+  readonly #asksHub: boolean;
+  /** Names that the Hub is asked for, by request. */
+  readonly #asked = new Map<unknown, string>();
 
   constructor(addresses: Record<string, string>, backend: string, asksHub = false) {
     this.#addresses = new Map(Object.entries(addresses));
@@ -23,22 +25,38 @@ export class BundleList {
     if (message.kind !== "load") return { request: message };
     const name = String(message["bundle"]);
     if (name.startsWith(LAB_SCHEME)) return { request: message };
-    const isRepository = this.#asksHub && isRepositoryName(name);
-    const address = this.#addresses.get(name) ?? (isRepository ? HUB_SCHEME + name : undefined);
+    const known = this.#addresses.get(name);
+    const isRepository = known === undefined && this.#asksHub && isRepositoryName(name);
+    const address = isRepository ? HUB_SCHEME + name : known;
     if (address === undefined) return { refusal: this.#refuse(message, name) };
+    if (isRepository) this.#asked.set(message["id"], name);
     const backend = message["backend"] === "auto" ? this.#backend : message["backend"];
     return { request: { ...message, bundle: address, backend } };
   }
 
+  /** An answer; one that no such repository was found also tells what is known here, for the name may be mistyped. */
+  explained(answer: HostMessage): HostMessage {
+    if (answer.kind !== "failed" && answer.kind !== "loaded") return answer;
+    const name = this.#asked.get(answer["id"]);
+    this.#asked.delete(answer["id"]);
+    const error = answer["error"] as { readonly name: string; readonly message: string } | undefined;
+    if (name === undefined || error?.name !== "FetchFailed") return answer;
+    const message = `There is no bundle named ${name} here; ${this.#known}. So the Hub was asked: ${error.message}`;
+    return { ...answer, error: { ...error, message } };
+  }
+
+  get #known(): string {
+    const names = [...this.#addresses.keys()];
+    return names.length > 0 ? `it has ${names.join(", ")}` : "it has none";
+  }
+
   #refuse(message: HostMessage, name: string): HostMessage {
-    const known = [...this.#addresses.keys()];
-    const allowed = known.length > 0 ? `it has ${known.join(", ")}` : "it has none";
     return {
       kind: "failed",
       id: message["id"],
       error: {
         name: "FetchFailed",
-        message: `There is no bundle named ${name} here; ${allowed}. \`neuroscope export\` makes one of a checkpoint.`,
+        message: `There is no bundle named ${name} here; ${this.#known}. \`neuroscope export\` makes one of a checkpoint.`,
       },
     };
   }

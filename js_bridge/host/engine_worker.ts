@@ -102,7 +102,8 @@ export class EngineWorker {
   }
 
   #answer(message: HostMessage, attachments: Attachment[]): void {
-    const readdressed = this.#early ? this.#early.readdress(message) : message;
+    const explained = this.#bundles.explained(message);
+    const readdressed = this.#early ? this.#early.readdress(explained) : explained;
     if (readdressed) this.#deliver(readdressed, attachments);
   }
 

@@ -86,3 +86,19 @@ test("an engine that waits at a hook owes nothing", () => {
   outstanding.received({ kind: "done", id: 1, pass: 5 });
   assert.ok(!outstanding.isBusy());
 });
+
+test("a name that is no bundle's is looked for at the Hub, and what is not there either is told with the names of bundles", () => {
+  const bundles = new BundleList({ demo: "/bundles/demo/" }, "wasm", true);
+  bundles.aim({ kind: "load", id: 7, bundle: "deno", backend: "auto" });
+  const failed = (id: number, name: string) => ({ kind: "failed", id, error: { name, message: "There is no repository deno" } });
+  const told = bundles.explained(failed(7, "FetchFailed"))["error"] as { message: string };
+  assert.equal(
+    told.message,
+    "There is no bundle named deno here; it has demo. So the Hub was asked: There is no repository deno",
+  );
+  assert.deepEqual(bundles.explained(failed(7, "FetchFailed")), failed(7, "FetchFailed"), "once");
+  bundles.aim({ kind: "load", id: 8, bundle: "demo", backend: "auto" });
+  assert.deepEqual(bundles.explained(failed(8, "FetchFailed")), failed(8, "FetchFailed"), "a bundle that is known");
+  bundles.aim({ kind: "load", id: 9, bundle: "org/gated", backend: "auto" });
+  assert.deepEqual(bundles.explained(failed(9, "GatedRepository")), failed(9, "GatedRepository"), "another reason");
+});
