@@ -6,7 +6,7 @@ import type { BackendName, ComputedBy, ModelId } from "./names.ts";
 /**
  * Opens a bundle: a folder's URL or path, a name that the host resolves, or a repository of the Hub. `lab:NAME`, or
  * `lab:http://host:port/NAME`, is a model that a lab computes: it answers the same messages, but for caches and
- * gradients.
+ * gradients, and it is loaded as the lab was told when it started, in no other way.
  * → `progress`…, then `loaded`
  */
 export interface LoadRequest {

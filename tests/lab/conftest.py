@@ -23,7 +23,7 @@ from neuroscope import project
 from neuroscope.lab.app import create_app
 from neuroscope.lab.model import LabModel
 from neuroscope.lab.registry import Registry, load_model
-from neuroscope.lab.settings import Limits, ModelSource, Settings
+from neuroscope.lab.settings import KEEP_ALIVE, Limits, ModelSource, Settings
 
 MakeLab = Callable[..., TestClient]
 Serve = Callable[..., AbstractContextManager[str]]
@@ -88,7 +88,8 @@ def serve(make_app: Callable[..., Any]) -> Serve:
 
     @contextlib.contextmanager
     def serving(**options: Any) -> Iterator[str]:
-        config = uvicorn.Config(make_app(**options), log_level="error", timeout_graceful_shutdown=2)
+        app = make_app(**options)
+        config = uvicorn.Config(app, log_level="error", timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=2)
         server = uvicorn.Server(config)
         with socket.create_server(("127.0.0.1", 0)) as place:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)

@@ -122,7 +122,7 @@ export class Lab {
       return await this.#ask(url, { method, headers, body }, signal);
     } catch (error) {
       if (signal?.aborted === true) throw signal.reason;
-      const why = error instanceof Error ? error.message : String(error);
+      const why = reasonOf(error);
       throw new EngineError(
         "FetchFailed",
         `No lab answers at ${this.base} (${why}); start one with \`neuroscope serve\`, or, where it serves another origin than this page, with --origin naming the page's`,
@@ -130,6 +130,12 @@ export class Lab {
       );
     }
   }
+}
+
+/** Node says in the cause what went wrong; a browser says it to nobody. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;
 }
 
 const BINARY = "application/vnd.safetensors";

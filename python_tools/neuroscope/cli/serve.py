@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 from neuroscope.errors import LabError, MissingProgramError
-from neuroscope.lab.settings import DTYPES, ENGINES, Limits, ModelSource, Settings
+from neuroscope.lab.settings import DTYPES, ENGINES, KEEP_ALIVE, Limits, ModelSource, Settings
 
 _SECONDS_TO_END = 5  # for requests that still run when the lab is told to end
 
@@ -62,7 +62,9 @@ def _run(options: argparse.Namespace) -> int:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{place.getsockname()[1]}/"
         print(f"the lab listens on {url}  (/docs describes it, Ctrl-C ends it)", flush=True)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SECONDS_TO_END)
+        config = uvicorn.Config(
+            app, log_level="warning", timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=_SECONDS_TO_END
+        )
         uvicorn.Server(config).run(sockets=[place])
     return 0
 

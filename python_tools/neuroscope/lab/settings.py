@@ -11,6 +11,8 @@ from neuroscope.errors import LabError
 
 ENGINES = ("torch", "mlx")
 DTYPES = ("float32", "bfloat16", "float16")
+# Longer than clients keep an idle connection (httpx 5 s, Node 4 s): none shall send a request into one being closed.
+KEEP_ALIVE = 75  # seconds
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
