@@ -54,8 +54,9 @@ test-typescript: setup-test
 	$(NODE) js_bridge/kernels/build.ts
 	$(NODE) --test 'tests/**/*.test.ts'
 
+# Two processes of tests, each a whole file at a time: many tests wait for a browser or for Node.
 test-python: setup-test
-	$(VENV)/bin/pytest -q
+	$(VENV)/bin/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test: check-python check-typescript test-typescript test-python
 
