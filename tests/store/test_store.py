@@ -175,6 +175,20 @@ def test_data_that_the_reader_clears_is_fetched_anew_by_the_same_page(hub: Hub, 
     assert kept(tab)["small"] > MEBIBYTE
 
 
+def test_reading_what_is_kept_survives_the_collector(hub: Hub, large: None, load: Load, tab: Page) -> None:
+    """Chromium collected streams of blobs that only their own pending reads referred to, and those never ended."""
+    expected = load()["digests"]
+    session = tab.context.new_cdp_session(tab)
+    for _ in range(10):
+        start(tab, hub)
+        for _ in range(5):
+            session.send("HeapProfiler.collectGarbage")
+        tab.evaluate("() => void result.then(() => { globalThis.isOver = true; })")
+        tab.wait_for_function("globalThis.isOver === true", timeout=30_000)
+        tab.evaluate("() => { globalThis.isOver = false; }")
+        assert ended(tab)["digests"] == expected
+
+
 def test_prepared_tensors_take_the_place_of_weights(hub: Hub, large: None, load: Load, tab: Page) -> None:
     load(keep="prepared")
     assert sum(kept(tab).values()) < MEBIBYTE, "headers and configuration alone"
