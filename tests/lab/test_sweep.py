@@ -46,6 +46,16 @@ def make_spec(path: Path, **more: Any) -> SweepSpec:
     return read_spec(path)
 
 
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    """Begun once for all sweeps here: it takes longer than what they compute."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture
 def one_by_one(demo_model: LabModel) -> Callable[[Experiment], dict[str, Any]]:
     return lambda experiment: run(demo_model, experiment)
@@ -76,7 +86,7 @@ def test_sweep_is_every_combination(spec: SweepSpec) -> None:
 
 
 def test_sweep_with_a_dying_worker_that_is_cut_off_goes_on_with_the_numbers_of_one_by_one(
-    spec: SweepSpec, tmp_path: Path, one_by_one: Callable[[Experiment], dict[str, Any]]
+    ray: None, spec: SweepSpec, tmp_path: Path, one_by_one: Callable[[Experiment], dict[str, Any]]
 ) -> None:
     """The process of one of two workers is killed behind the first batch, the sweep itself ends behind the fourth."""
     seen: list[Progress] = []
@@ -108,6 +118,7 @@ def test_sweep_with_a_dying_worker_that_is_cut_off_goes_on_with_the_numbers_of_o
     assert after == {each.hash: json.loads(json.dumps(one_by_one(each))) for each in plan(spec)}
     again = run_sweep(spec, open_results(path))
     assert (again.ran, again.known) == (0, 48)
+    assert not any(workers())
 
 
 def test_parquet_keeps_a_batch_once_and_whole(

@@ -75,7 +75,10 @@ def run_sweep(
     batch: int = 16,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> SweepReport:
-    """Runs what is not done yet. Raises: LabError when a batch fails again and again, MissingProgramError."""
+    """Runs what is not done yet, on the Ray that this program has begun, or on one for this sweep alone.
+
+    Raises: LabError when a batch fails again and again, MissingProgramError.
+    """
     try:
         import ray
     except ImportError as error:
@@ -90,13 +93,12 @@ def run_sweep(
     known = len(several) - len(missing)
     if not missing:
         return SweepReport(len(several), 0, known, 0, time.monotonic() - began)
-    package = Path(__file__).parents[1]
-    environment: dict[str, Any] = {"py_modules": [str(package)]} if on else {}
-    local: dict[str, Any] = {} if on else {"num_cpus": workers, "include_dashboard": False, "logging_level": "error"}
-    ray.init(address=on, runtime_env=environment or None, log_to_driver=False, **local)
+    begins = not ray.is_initialized()
+    if begins:
+        _begin(ray, on, workers)
+    batches = deque(missing[start : start + batch] for start in range(0, len(missing), batch))
+    pool = _Pool(ray, spec.source, min(workers, len(batches)))
     try:
-        batches = deque(missing[start : start + batch] for start in range(0, len(missing), batch))
-        pool = _Pool(ray, spec.source, min(workers, len(batches)))
         finished = 0
         for made in pool.run(batches):
             results.append(made)
@@ -106,7 +108,16 @@ def run_sweep(
             report(Progress(known + finished, len(several), elapsed, left, pool.restarts))
         return SweepReport(len(several), finished, known, pool.restarts, time.monotonic() - began)
     finally:
-        ray.shutdown()
+        pool.end()
+        if begins:
+            ray.shutdown()
+
+
+def _begin(ray: Any, on: str | None, workers: int) -> None:
+    package = Path(__file__).parents[1]
+    environment: dict[str, Any] = {"py_modules": [str(package)]} if on else {}
+    local: dict[str, Any] = {} if on else {"num_cpus": workers, "include_dashboard": False, "logging_level": "error"}
+    ray.init(address=on, runtime_env=environment or None, log_to_driver=False, **local)
 
 
 class _Pool:
@@ -116,11 +127,19 @@ class _Pool:
         self._ray = ray
         self._actor = ray.remote(num_cpus=1)(_Worker)
         self._source = source
+        self._started: list[Any] = []
         self._idle = [self._start() for _ in range(workers)]
         self.restarts = 0
 
     def _start(self) -> Any:
-        return self._actor.remote(self._source, 1)
+        worker = self._actor.remote(self._source, 1)
+        self._started.append(worker)
+        return worker
+
+    def end(self) -> None:
+        """Whatever they are doing; of those that are dead already nothing comes."""
+        for worker in self._started:
+            self._ray.kill(worker)
 
     def run(self, batches: deque[list[Experiment]]) -> Any:
         """Yields each batch's results as they come. Raises: LabError."""
