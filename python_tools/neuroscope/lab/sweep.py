@@ -99,12 +99,16 @@ def run_sweep(
     batches = deque(missing[start : start + batch] for start in range(0, len(missing), batch))
     pool = _Pool(ray, spec.source, min(workers, len(batches)))
     try:
-        finished = 0
+        finished, behind_first = 0, (0.0, 0)
         for made in pool.run(batches):
             results.append(made)
             finished += len(made)
             elapsed = time.monotonic() - began
-            left = elapsed / finished * (len(missing) - finished)
+            # before the first batch the workers loaded the model, which no other batch waits for
+            each = (elapsed - behind_first[0]) / (finished - behind_first[1])
+            if behind_first[1] == 0:
+                behind_first = (elapsed, finished)
+            left = each * (len(missing) - finished)
             report(Progress(known + finished, len(several), elapsed, left, pool.restarts))
         return SweepReport(len(several), finished, known, pool.restarts, time.monotonic() - began)
     finally:
