@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { nodeThreads } from "../../hosts/node_engine.ts";
 import { type Activation, type Backend, laidOut, type Reach, type Value } from "../../js_bridge/engine/backend.ts";
+import { sampleFrom, Sampler } from "../../js_bridge/engine/generation/sampling.ts";
 import { elementsOf, stridesOf } from "../../js_bridge/engine/tensors/shape.ts";
 import { ReferenceBackend } from "../../js_bridge/kernels/reference.ts";
 import { besideKernels } from "../../js_bridge/kernels/threads.ts";
@@ -276,6 +277,30 @@ describe("rows", () => {
         assert.deepEqual(sums, sums.map(() => sums[0]), `${count}: by threads`); // prettier-ignore
       }
     }
+  });
+
+  test("the greedy token of a row is the one that its numbers say when they are read", () => {
+    const rows = [noise(5003, 5), noise(7, 6), new Float32Array(9), Float32Array.of(-Infinity, -2, -Infinity, -2)];
+    const withNaN = (row: Float32Array, at: number) => row.map((x, i) => (i === at ? NaN : x));
+    rows.push(withNaN(rows[0], 0), withNaN(rows[0], 2500), Float32Array.of(1, Infinity, 2), Float32Array.of(-Infinity));
+    const greedy = new Sampler({ temperature: 0 });
+    for (const [index, row] of rows.entries()) {
+      const expected = greedy.next(row);
+      for (const backend of [plain, relaxed].flat()) {
+        const logits = backend.upload(row, [1, 1, row.length]);
+        const found = sampleFrom(backend, logits, greedy);
+        backend.release(logits);
+        assert.equal(found.token, expected.token, `row ${index}`);
+        assert.ok(
+          Object.is(found.logProbability, expected.logProbability) ||
+            Math.abs(found.logProbability - expected.logProbability) < 1e-6,
+          `row ${index}: ${found.logProbability}, read ${expected.logProbability}`,
+        );
+      }
+    }
+    const nothing = plain[0].upload(Float32Array.of(NaN, NaN), [1, 1, 2]);
+    assert.throws(() => sampleFrom(plain[0], nothing, greedy), /None of the 2 logits is a number/);
+    plain[0].release(nothing);
   });
 
   test("reductions over each axis", () => {

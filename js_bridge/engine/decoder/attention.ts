@@ -8,6 +8,12 @@ import { headNorm, norm, plainNorm } from "./norm.ts";
 
 type Letter = "q" | "k" | "v";
 
+const READERS = {
+  q: { weight: "attn.W_Q", bias: "attn.b_Q", point: "attn.hook_q" },
+  k: { weight: "attn.W_K", bias: "attn.b_K", point: "attn.hook_k" },
+  v: { weight: "attn.W_V", bias: "attn.b_V", point: "attn.hook_v" },
+} as const;
+
 /** Reads the residual stream `pre`; the caller owns the result. [B T D] */
 export function* attend(frame: Frame, layer: number, pre: Value): Stretch {
   const { backend, context, decoder } = frame;
@@ -51,14 +57,14 @@ export function* attend(frame: Frame, layer: number, pre: Value): Stretch {
 function* read(frame: Frame, letter: Letter, normed: Value, input: Value | undefined): Stretch {
   const { backend, context } = frame;
   const { batch, positions } = context.options;
-  const matrix = frame.matrix(`attn.W_${letter.toUpperCase()}`);
-  const bias = frame.vector(`attn.b_${letter.toUpperCase()}`);
+  const matrix = frame.matrix(READERS[letter].weight);
+  const bias = frame.vector(READERS[letter].bias);
   const flat =
     input === undefined
       ? backend.product(normed, matrix, bias) // B T H*K
       : productPerHead(frame, inputNorm(frame, input), matrix, bias);
   const shape = [batch, positions, headsOf(frame, letter), context.dimensions.K];
-  return yield* frame.point(`attn.hook_${letter}`, backend.reshape(frame.keep(flat), shape));
+  return yield* frame.point(READERS[letter].point, backend.reshape(frame.keep(flat), shape));
 }
 
 function headsOf({ context: { dimensions } }: Frame, letter: Letter): number {

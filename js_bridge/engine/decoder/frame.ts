@@ -79,17 +79,27 @@ export class PassContext {
   }
 }
 
+/**
+ * By the beginning, whole names by their ends. A string that has just been joined is hashed anew wherever it is looked
+ * up, and a decoded token looks up hundreds.
+ */
+const joined = new Map<string, Map<string, string>>();
+
 /** One stretch: its names begin with `at`, its values live until it is freed. */
 export class Frame {
   readonly context: PassContext;
   readonly backend: Backend;
   readonly at: string;
   readonly #values: Value[] = [];
+  readonly #names: Map<string, string>;
 
   constructor(context: PassContext, at: string) {
     this.context = context;
     this.backend = context.backend;
     this.at = at;
+    let names = joined.get(at);
+    if (names === undefined) joined.set(at, (names = new Map()));
+    this.#names = names;
   }
 
   get decoder(): DecoderSettings {
@@ -110,26 +120,32 @@ export class Frame {
   *point(name: string, value: Value): Stretch {
     this.keep(value);
     if (!this.isWanted(name)) return value;
-    const next = yield { name: this.at + name, value };
+    const next = yield { name: this.#whole(name), value };
     return next === undefined ? value : this.keep(next);
   }
 
   isWanted(name: string): boolean {
-    return this.context.options.isWanted(this.at + name);
+    return this.context.options.isWanted(this.#whole(name));
   }
 
   /** Whether an optional point is switched on, and wanted. */
   isOn(name: string): boolean {
-    return this.context.options.isOn(this.at + name) && this.isWanted(name);
+    return this.context.options.isOn(this.#whole(name)) && this.isWanted(name);
   }
 
   matrix(name: string): Matrix {
-    return this.context.weights.matrices.get(this.at + name) as Matrix;
+    return this.context.weights.matrices.get(this.#whole(name)) as Matrix;
   }
 
   /** Null where the model has none. */
   vector(name: string): Value | null {
-    return this.context.weights.vectors.get(this.at + name) ?? null;
+    return this.context.weights.vectors.get(this.#whole(name)) ?? null;
+  }
+
+  #whole(name: string): string {
+    let whole = this.#names.get(name);
+    if (whole === undefined) this.#names.set(name, (whole = this.at + name));
+    return whole;
   }
 
   free(): void {

@@ -29,6 +29,10 @@ export class Sampler {
     this.#random = new Random(sampling.seed ?? 0);
   }
 
+  get isGreedy(): boolean {
+    return this.#sampling.temperature === 0;
+  }
+
   /**
    * `sumOfPowers` answers Σ e^(logit − largest), for whom has the logits where that is quicker.
    * Fails: BadParameter where no logit is a number.
@@ -37,7 +41,7 @@ export class Sampler {
     const best = indexOfLargest(logits);
     const largest = logits[best];
     const token =
-      this.#sampling.temperature === 0 || largest === Infinity
+      this.isGreedy || largest === Infinity
         ? best
         : draw(candidatesOf(logits, this.#sampling), this.#random.fraction());
     const logOfSum = Number.isFinite(largest) ? largest + Math.log(sumOfPowers(largest)) : largest;
@@ -195,7 +199,25 @@ function sumExponentials(logits: Float32Array, largest: number): number {
 /** The next token, from a row of logits that lies in a backend. [... V] */
 export function sampleFrom(backend: Backend, logits: Value, sampler: Sampler): Sample {
   const sum = backend.sumExponentials?.bind(backend);
+  if (sum !== undefined && sampler.isGreedy) {
+    const { token, largest } = largestOf(backend, logits);
+    // NaN at the very start hides the others from a reduction.
+    if (Number.isFinite(largest)) {
+      return { token, logProbability: largest - (largest + Math.log(sum(logits, largest))) };
+    }
+  }
   return sampler.next(backend.read(logits), sum && ((largest) => sum(logits, largest)));
+}
+
+/** Without reading a vocabulary of numbers. */
+function largestOf(backend: Backend, row: Value): { token: number; largest: number } {
+  const place = backend.reduce("argmax", row, row.shape.length - 1);
+  const [token] = backend.read(place);
+  const value = backend.strided(row, [1], token, [1]);
+  const [largest] = backend.read(value);
+  backend.release(place);
+  backend.release(value);
+  return { token, largest };
 }
 
 function medianOfThree(a: number, b: number, c: number): number {
