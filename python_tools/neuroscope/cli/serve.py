@@ -22,11 +22,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="[NAME=]FOLDER_OR_ID",
         help="a model that may be loaded: a Hugging Face folder, or an id of the Hub; may come several times",
     )
-    parser.add_argument("--engine", choices=ENGINES, default="torch")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--engine", choices=ENGINES, default="torch", help="torch where not given")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="float32 where not given")
     parser.add_argument("--devices", help="device_map of transformers, e.g. auto; the processor where not given")
     parser.add_argument("--host", default="127.0.0.1", help="beyond loopback the lab demands --token")
-    parser.add_argument("--port", type=int, default=8080, help="0 takes a free one")
+    parser.add_argument("--port", type=int, default=8080, help="8080 where not given; 0 takes a free one")
     parser.add_argument("--token", default=os.environ.get("NEUROSCOPE_TOKEN"), help="or NEUROSCOPE_TOKEN")
     parser.add_argument("--origin", action="append", default=[], help="a page's origin that may call from elsewhere")
     parser.add_argument("--site", type=Path, help="a built site to serve at /")
@@ -34,7 +34,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--database", type=Path, default=Path("neuroscope-lab.sqlite"), help="experiments are kept here"
     )
     for name, default in vars(Limits()).items():
-        parser.add_argument(f"--max-{name.replace('_', '-')}", type=type(default), default=default, dest=name)
+        parser.add_argument(
+            f"--max-{name.replace('_', '-')}", type=type(default), default=default, dest=name, help=f"{default:,}"
+        )
     parser.set_defaults(run=_run)
 
 
