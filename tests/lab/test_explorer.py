@@ -21,7 +21,7 @@ def test_health_and_model_info_have_the_documented_fields(lab: TestClient) -> No
         "num_heads": 8,
         "vocab_size": 2590,
         "max_position_embeddings": 256,
-        "num_parameters": 1355776,
+        "num_parameters": 1157632,
         "device": "cpu",
         "dtype": "float32",
     }
