@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,3 +144,20 @@ def test_the_site_without_its_kernels_says_which_file_is_missing(
     )
     assert finished.returncode == 1
     assert "kernels.wasm" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module", "extra"),
+    [(["serve", "--model", "demo_model"], "uvicorn", "lab"), (["sweep", "any.json"], "sqlalchemy", "lab,ray")],
+)
+def test_a_library_that_is_not_installed_is_told_with_its_extra(
+    arguments: list[str], module: str, extra: str, tmp_path: Path
+) -> None:
+    """In a process of its own: what was imported here already would be found."""
+    program = f"import sys; sys.modules[{module!r}] = None; from neuroscope.cli.main import main; sys.exit(main())"
+    finished = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert finished.returncode == 1
+    assert "Traceback" not in finished.stderr
+    assert f"{module} is missing" in finished.stderr and f"neuroscope[{extra}]" in finished.stderr

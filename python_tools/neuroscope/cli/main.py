@@ -33,6 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NeuroScopeError as error:
         print(f"neuroscope {options.command}: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "neuroscope":
+            raise
+        extra = getattr(options, "extra", "test")
+        print(
+            f"neuroscope {options.command}: {error.name} is missing, and this command needs it; install it with "
+            f"`pip install neuroscope[{extra}]`.",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         return 130
     assert isinstance(status, int)

@@ -14,7 +14,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--on", metavar="ray://HOST:PORT", help="a cluster; this machine where not given")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=16, help="experiments that a worker takes at once")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, extra="lab,ray")
 
 
 def _run(options: argparse.Namespace) -> int:
