@@ -7,7 +7,7 @@ import os
 import socket
 from pathlib import Path
 
-from neuroscope.errors import LabError, MissingProgramError
+from neuroscope.errors import LabError
 from neuroscope.lab.settings import DTYPES, ENGINES, KEEP_ALIVE, Limits, ModelSource, Settings
 
 _SECONDS_TO_END = 5  # for requests that still run when the lab is told to end
@@ -37,7 +37,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         parser.add_argument(
             f"--max-{name.replace('_', '-')}", type=type(default), default=default, dest=name, help=f"{default:,}"
         )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, extra="lab")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -51,14 +51,10 @@ def _run(options: argparse.Namespace) -> int:
         database=options.database,
         site=options.site,
     )
-    try:
-        import uvicorn
+    import uvicorn
 
-        from neuroscope.lab.app import create_app
-    except ImportError as error:
-        raise MissingProgramError(
-            f"{error.name} is missing, and the lab needs it; install it with `pip install neuroscope[lab]`."
-        ) from error
+    from neuroscope.lab.app import create_app
+
     app = create_app(settings)
     with _listening(settings) as place:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
